@@ -1,0 +1,203 @@
+"""Models and checkpoints on disk.
+
+Both hold tensors and primitives only and are loaded with `weights_only=True`, so that a file from
+elsewhere cannot run code. A checkpoint consists of three files in `checkpoints/NAME/`:
+
+    000007.frames.npy   the replay's frames since checkpoint 6: each frame is written once
+    000007.state.pt     everything else that the future of the run depends on
+    000007.json         names both, and the older frames still in the replay, with checksums
+
+The last is written last and makes the checkpoint exist. A checkpoint whose files do not match it
+is passed over, loudly, for the one before.
+"""
+
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from mario_rl.errors import UserError
+from mario_rl.files import atomic_write, read_json, write_json
+
+SCHEMA = 1
+KEPT_CHECKPOINTS = 3
+
+
+class Checkpoint(NamedTuple):
+    """What `CheckpointStore.load` returns."""
+
+    state: dict[str, Any]
+    frames: list[tuple[int, np.ndarray]]  # (first row, uint8 [rows, N, 84, 84]), oldest first
+
+
+def save_torch(path: Path, kind: str, content: dict[str, Any]) -> None:
+    """Write tensors, arrays and primitives atomically, with the schema version."""
+    tagged = {"schema": SCHEMA, "kind": kind, **content}
+    atomic_write(path, lambda file: torch.save(_to_tensors(tagged), file))
+
+
+def load_torch(path: Path, kind: str) -> dict[str, Any]:
+    """The inverse of `save_torch`; arrays come back as CPU tensors.
+
+    Raises:
+        UserError: if the file is missing, damaged, of another kind or of a newer version.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged or is no Mario RL {kind}: {reason:.120}") from None
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise UserError(f"{path} is no Mario RL {kind}")
+    _check_schema(path, content.get("schema"))
+    return content
+
+
+def _check_schema(path: Path, schema: Any) -> None:
+    if schema != SCHEMA:
+        raise UserError(
+            f"{path} has file version {schema!r:.20}, and this program reads version {SCHEMA}: "
+            "update Mario RL"
+        )
+
+
+def _to_tensors(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if isinstance(value, dict):
+        return {key: _to_tensors(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_to_tensors(item) for item in value)
+    return value
+
+
+class CheckpointStore:
+    """The checkpoints of one run."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._segments: list[dict[str, Any]] = []  # frames on disk that are still in the replay
+
+    def exists(self) -> bool:
+        return bool(self._manifests())
+
+    def save(
+        self,
+        state: dict[str, Any],
+        rows: range,
+        frames_since: Callable[[int], np.ndarray],
+    ) -> None:
+        """Write a checkpoint, then remove what only checkpoints before the last three need.
+
+        Args:
+            state: tensors, arrays and primitives.
+            rows: the rows that the replay holds now.
+            frames_since: returns the frames from a row on, uint8 [rows, N, 84, 84].
+
+        Raises:
+            UserError: if the disk is full or not writable; older checkpoints are untouched.
+        """
+        number = max((_number(path) for path in self._manifests()), default=0) + 1
+        stem = f"{number:06}"
+        segments = [segment for segment in self._segments if segment["end_row"] > rows.start]
+        first_new = segments[-1]["end_row"] if segments else rows.start
+        try:
+            if first_new < rows.stop:
+                frames = frames_since(first_new)
+                path = self._directory / f"{stem}.frames.npy"
+                atomic_write(path, lambda file: np.save(file, frames))
+                segments.append(
+                    {"first_row": first_new, "end_row": rows.stop, **_fingerprint(path)}
+                )
+            path = self._directory / f"{stem}.state.pt"
+            save_torch(path, "checkpoint", state)
+            manifest = {"schema": SCHEMA, "state": _fingerprint(path), "frames": segments}
+            write_json(self._directory / f"{stem}.json", manifest)
+        except OSError as error:
+            raise UserError(
+                f"cannot save a checkpoint in {self._directory}: {error.strerror}; "
+                "the checkpoints before it are intact"
+            ) from None
+        self._segments = segments
+        self._prune()
+
+    def load(self) -> Checkpoint:
+        """The newest checkpoint whose files are intact.
+
+        Raises:
+            UserError: if there is none.
+        """
+        manifests = sorted(self._manifests(), key=_number, reverse=True)
+        for path in manifests:
+            try:
+                checkpoint, segments = self._load(path)
+            except UserError as error:
+                print(f"warning: {error}; going back to the checkpoint before", file=sys.stderr)
+                path.rename(path.with_suffix(".damaged"))
+                continue
+            self._segments = segments
+            return checkpoint
+        raise UserError(f"{self._directory} holds no usable checkpoint; start a new --run-name")
+
+    def _load(self, path: Path) -> tuple[Checkpoint, list[dict[str, Any]]]:
+        manifest = read_json(path)
+        _check_schema(path, manifest.get("schema"))
+        try:
+            segments = manifest["frames"]
+            for entry in (manifest["state"], *segments):
+                self._verify(entry)
+            state = load_torch(self._directory / manifest["state"]["file"], "checkpoint")
+            frames = [
+                (segment["first_row"], np.load(self._directory / segment["file"], mmap_mode="r"))
+                for segment in segments
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged: {error!r:.80}") from None
+        return Checkpoint(state, frames), segments
+
+    def _verify(self, entry: dict[str, Any]) -> None:
+        path = self._directory / Path(entry["file"]).name
+        if not path.is_file():
+            raise UserError(f"{path} is missing")
+        if _fingerprint(path) != {key: entry[key] for key in ("file", "bytes", "crc32")}:
+            raise UserError(f"{path} is damaged: its checksum is wrong")
+
+    def _manifests(self) -> list[Path]:
+        return [p for p in self._directory.glob("*.json") if re.fullmatch(r"\d{6,}", p.stem)]
+
+    def _prune(self) -> None:
+        manifests = sorted(self._manifests(), key=_number)
+        kept = manifests[-KEPT_CHECKPOINTS:]
+        needed = {path.name for path in kept}
+        for path in kept:
+            manifest = read_json(path)
+            needed.update(entry["file"] for entry in (manifest["state"], *manifest["frames"]))
+        for path in manifests[:-KEPT_CHECKPOINTS]:
+            path.unlink()  # first, so that no checkpoint ever names a file that is gone
+        for path in self._directory.iterdir():
+            if re.match(r"\d{6,}\.", path.name) and path.name not in needed:
+                path.unlink(missing_ok=True)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    crc, size = 0, 0
+    for block in _blocks(path):
+        crc, size = zlib.crc32(block, crc), size + len(block)
+    return {"file": path.name, "bytes": size, "crc32": crc}
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            yield block

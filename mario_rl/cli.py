@@ -1,0 +1,58 @@
+"""What the scripts share: flags made from the configuration, and errors as one line."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, NoReturn
+
+from mario_rl.config import Config, flag_of, value_type
+from mario_rl.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting of Config, in its groups. A flag not given is left out."""
+    for part in fields(Config):
+        group_type: Any = part.default_factory
+        group = parser.add_argument_group(group_type.__doc__)
+        for item in fields(group_type):
+            unit, choices = item.metadata["unit"], item.metadata["choices"]
+            default = "no limit" if item.default is None else item.default
+            group.add_argument(
+                flag_of(item.name),
+                type=value_type(item),
+                choices=choices or None,
+                metavar=None if choices and len(choices) < 6 else item.name.split("_")[-1].upper(),
+                default=argparse.SUPPRESS,
+                help=f"{item.metadata['help']} (default: {default}{' ' * bool(unit)}{unit})",
+            )
+
+
+def given_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of Config that the command line named, by their flat names."""
+    return {name: value for name, value in vars(args).items() if name in Config().flat()}
+
+
+def run_script(main: Callable[[], None]) -> NoReturn:
+    """Run a script: exit code 0, or 2 with one line on stderr, or 130 after Ctrl-C."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(0)

@@ -1,0 +1,58 @@
+"""Where the networks live, and how much of a GPU's memory they may take."""
+
+import torch
+
+from mario_rl.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called auto, cpu, cuda or mps; auto takes the first there is of cuda, mps, cpu.
+
+    Raises:
+        UserError: if this machine has no such device.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, present in available.items() if present)
+    if not available[name]:
+        raise UserError(f"--device {name}: PyTorch sees no such device here; use --device cpu")
+    return torch.device(name)
+
+
+def limit_memory(device: torch.device, fraction: float) -> str:
+    """Let this process take at most `fraction` of the device's memory; returns a line that says so.
+
+    An allocation beyond it raises torch.OutOfMemoryError, as if the GPU were smaller.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(fraction)
+        total = torch.cuda.get_device_properties(device).total_memory
+        name = torch.cuda.get_device_name(device)
+        return f"device: {name}, at most {fraction:.0%} of {total / 2**30:.1f} GiB"
+    if device.type == "mps":
+        torch.mps.set_per_process_memory_fraction(fraction)
+        total = torch.mps.recommended_max_memory()
+        return f"device: Apple GPU, at most {fraction:.0%} of {total / 2**30:.1f} GiB"
+    return "device: CPU (--gpu-memory-fraction has no effect here)"
+
+
+def out_of_memory(fraction: float) -> UserError:
+    """What to say when the device's memory limit is reached."""
+    return UserError(
+        f"the GPU's memory limit is reached (--gpu-memory-fraction {fraction:g}): lower "
+        "--batch-size, raise the fraction, or free the GPU of other programs"
+    )
+
+
+def gpu_memory(device: torch.device) -> tuple[int, int]:
+    """Bytes reserved now and at the peak; zeros on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
+    if device.type == "mps":
+        reserved = torch.mps.driver_allocated_memory()
+        return reserved, reserved
+    return 0, 0

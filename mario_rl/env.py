@@ -1,0 +1,286 @@
+"""Super Mario Bros. as an environment: the same frames and rewards on both emulator stacks.
+
+The only importer of gym, gymnasium, nes_py and gym_super_mario_bros. On Python 3.10 to 3.12 that is
+the classic stack (gym 0.26, nes-py 8.2), from 3.13 on the new one (gymnasium, nes-py 9).
+
+Preprocessing follows Mnih et al. 2015: an action is held for 4 frames, the observation is the
+maximum of the last two, in grey, 84x84 pixels. Deviations: 1. the maximum is taken after the
+conversion to grey, as in Dopamine (Castro et al. 2018); 2. frames are stacked by the replay, which
+stores each frame once.
+"""
+
+import contextlib
+import importlib.metadata
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mario_rl.config import FRAME_SHAPE, FULL_GAME, EnvConfig
+
+CLASSIC = importlib.metadata.version("nes-py").startswith("8.")
+
+if CLASSIC:
+    # Gym prints a notice about its successor when it is imported.
+    with contextlib.redirect_stderr(io.StringIO()):
+        import gym  # noqa: F401
+    from nes_py._rom import ROM
+
+    # NumPy 2 keeps a byte a byte where the ROM reader needs an int.
+    ROM.prg_rom_size = property(lambda rom: 16 * int(rom.header[4]))
+    ROM.chr_rom_size = property(lambda rom: 8 * int(rom.header[5]))
+
+from gym_super_mario_bros.actions import COMPLEX_MOVEMENT, RIGHT_ONLY, SIMPLE_MOVEMENT
+from gym_super_mario_bros.smb_env import SuperMarioBrosEnv
+
+FRAME_SKIP = 4
+FRAMES_PER_SECOND = 60
+SCREEN_SHAPE = (240, 256, 3)
+
+# Rewards are in units of ten pixels, about what Mario runs in one decision.
+PROGRESS_REWARD_PER_PX = 0.1
+MAX_PROGRESS_PX = 5 * FRAME_SKIP  # more is a pipe or a change of area, not running
+STEP_REWARD = -0.05
+DEATH_REWARD = -2.5
+CLEAR_REWARD = 5.0
+
+RUNNING, CLEAR, DEATH, TIME_UP, STALL = range(5)
+OUTCOMES = ("running", "clear", "death", "time_up", "stall")
+
+_BUTTONS = {
+    "NOOP": 0,
+    "A": 1,
+    "B": 2,
+    "up": 16,
+    "down": 32,
+    "left": 64,
+    "right": 128,
+}
+_ACTION_SETS = {"right": RIGHT_ONLY, "simple": SIMPLE_MOVEMENT, "complex": COMPLEX_MOVEMENT}
+
+
+def action_names(action_set: str) -> list[str]:
+    """The names of an action set's actions, such as "right+A", in the order of their numbers."""
+    return ["+".join(buttons) for buttons in _ACTION_SETS[action_set]]
+
+
+class _Emulator(SuperMarioBrosEnv):  # type: ignore[misc]
+    """The game without the parts of the stock environment that this package computes itself.
+
+    `on_frame`, if set, is called after every emulated frame, also during the scenes that the stock
+    environment runs through inside one step.
+    """
+
+    on_frame: Callable[[], None] | None = None
+
+    if CLASSIC:
+
+        def _ram_buffer(self) -> memoryview:
+            # Bytes of a memoryview are ints, with NumPy 1 and 2 alike, and faster to read.
+            return memoryview(super()._ram_buffer())
+
+    def _get_reward(self) -> float:
+        return 0.0
+
+    def _get_info(self) -> dict[str, Any]:
+        return {}
+
+    def _game_is_won(self) -> bool:
+        return (self._world, self._stage) == (8, 4) and self._is_world_over
+
+    def _get_done(self) -> bool:
+        # After the last stage the stock environment would wait for a clock that has stopped.
+        return bool(super()._get_done()) or self._game_is_won()
+
+    if not CLASSIC:
+
+        def _get_terminated(self) -> bool:
+            return bool(super()._get_terminated()) or self._game_is_won()
+
+    def _frame_advance(self, action: int) -> None:
+        super()._frame_advance(action)
+        if self.on_frame is not None:
+            self.on_frame()
+
+    def _did_step(self, done: bool) -> None:
+        if self.on_frame is not None:
+            self.on_frame()
+        super()._did_step(done)
+
+
+class MarioEnv:
+    """One game, with the interface of a Gymnasium environment and its own reward.
+
+    The reward of a decision is, in units of ten pixels: the new furthest x in this stage (at most
+    20 pixels), -0.05 for the time, +5 for each stage cleared and -2.5 for death. Only the furthest
+    x pays, so walking to and fro earns nothing.
+
+    An episode is one life. It terminates at death and, when a single stage is played, at its end;
+    it is truncated after `config.stall_steps` decisions without a new furthest x. The game is
+    deterministic: a position is the number of no-op frames after the reset and the actions since.
+    """
+
+    def __init__(
+        self, config: EnvConfig, on_frame: Callable[[np.ndarray], None] | None = None
+    ) -> None:
+        """
+        Args:
+            on_frame: called with every emulated frame, uint8 [240, 256, 3] RGB, a view that the
+                next frame overwrites.
+        """
+        cv2.setNumThreads(1)  # every core has an environment of its own
+        target = None if config.stage == FULL_GAME else tuple(map(int, config.stage.split("-")))
+        self._emulator = _Emulator(target=target)
+        self._stall_steps = config.stall_steps
+        self._single_stage = target is not None
+        actions = _ACTION_SETS[config.action_set]
+        self._action_bytes = [sum(_BUTTONS[name] for name in names) for names in actions]
+        self.num_actions = len(actions)
+        self._screen = self._emulator.screen
+        self._bgrx = _screen_memory(self._screen)
+        if on_frame is not None:
+            self._emulator.on_frame = lambda: on_frame(self._screen)
+
+    def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode at the true start of the stage (or game).
+
+        Args:
+            noop_frames: frames to let pass before the first decision.
+
+        Returns:
+            frame: uint8 [84, 84].
+            info: see `step`.
+        """
+        self._emulator.reset()
+        for _ in range(noop_frames):
+            self._emulator.step(0)
+        game = self._emulator
+        self._stage = int(game._world), int(game._stage)
+        self._lives = int(game._life)
+        self._max_x = int(game._x_position)
+        self._time_left = game._time
+        self._stages_cleared = 0
+        self._steps_without_progress = 0
+        return _shrink(self._grey()), self._info(RUNNING)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Hold an action for 4 frames, or until the episode ends.
+
+        Args:
+            action: 0 to `num_actions` - 1.
+
+        Returns:
+            frame: uint8 [84, 84], the maximum of the last two frames.
+            reward: see the class.
+            terminated: Mario died, or the single stage (or the whole game) is cleared.
+            truncated: cut off for want of progress; not the end as far as returns go.
+            info: x, y and max_x in pixels, world, stage, stages_cleared, game_score, coins,
+                time_left (the game's clock) and outcome, an index into OUTCOMES.
+        """
+        button_byte = self._action_bytes[action]
+        previous: np.ndarray | None = None
+        for frame in range(FRAME_SKIP):
+            if frame == FRAME_SKIP - 1:
+                previous = self._grey()
+            self._emulator.step(button_byte)
+            if self._emulator.done:
+                break
+        grey = self._grey()
+        if previous is not None:
+            grey = np.maximum(grey, previous)
+
+        reward, outcome = self._judge()
+        self._time_left = self._emulator._time
+        terminated = outcome in (CLEAR, DEATH, TIME_UP)
+        truncated = outcome == STALL
+        return _shrink(grey), reward, terminated, truncated, self._info(outcome)
+
+    def _judge(self) -> tuple[float, int]:
+        """Reward and outcome of the decision just made."""
+        game = self._emulator
+        reward = STEP_REWARD
+        stage = int(game._world), int(game._stage)
+        # The flag itself is missed at some castles and when play runs on, the new stage is not.
+        # The numbers of the stage also change when a game is over, hence the look at the lives.
+        lost_life = int(game._life) != self._lives
+        won = game._game_is_won()
+        cleared = not lost_life and (
+            stage != self._stage or won or (self._single_stage and bool(game._flag_get))
+        )
+        if cleared:
+            self._stages_cleared += 1
+            reward += CLEAR_REWARD
+            if not self._single_stage and not won:
+                self._stage = stage
+                self._max_x = int(game._x_position)
+                self._steps_without_progress = 0
+                return reward, RUNNING
+            return reward, CLEAR
+        if lost_life or game.done:
+            # By now the full game's clock is set for the next life: look at the time before.
+            return reward + DEATH_REWARD, TIME_UP if self._time_left <= 1 else DEATH
+
+        progress = int(game._x_position) - self._max_x
+        if progress > 0:
+            self._max_x += progress
+            self._steps_without_progress = 0
+            return reward + PROGRESS_REWARD_PER_PX * min(progress, MAX_PROGRESS_PX), RUNNING
+        self._steps_without_progress += 1
+        stalled = self._steps_without_progress >= self._stall_steps
+        return reward, STALL if stalled else RUNNING
+
+    def _info(self, outcome: int) -> dict[str, Any]:
+        game = self._emulator
+        return {
+            "x": int(game._x_position),
+            "y": int(game._y_position),
+            "max_x": self._max_x,
+            "world": self._stage[0],
+            "stage": self._stage[1],
+            "stages_cleared": self._stages_cleared,
+            "game_score": game._score,
+            "coins": game._coins,
+            "time_left": self._time_left,
+            "outcome": outcome,
+        }
+
+    def screen(self) -> np.ndarray:
+        """A copy of the screen, uint8 [240, 256, 3] RGB."""
+        return self._screen.copy()
+
+    def ram(self) -> bytes:
+        """A copy of the console's 2048 bytes of memory."""
+        return bytes(self._emulator.ram)
+
+    def close(self) -> None:
+        """Free the emulator. Closing twice is allowed."""
+        if self._emulator._env is not None:
+            self._emulator.close()
+            self._emulator._env = None
+
+    def _grey(self) -> np.ndarray:
+        return cv2.cvtColor(self._bgrx, cv2.COLOR_BGRA2GRAY)
+
+
+def _screen_memory(screen: np.ndarray) -> np.ndarray:
+    """The emulator's own contiguous pixels, uint8 [240, 256, 4] BGRx, behind its RGB view.
+
+    OpenCV would first have to copy the view, whose channels run backwards.
+    """
+    if screen.strides != (4 * screen.shape[1], 4, -1) or sys.byteorder != "little":
+        raise RuntimeError("this version of nes-py keeps its screen in another form")
+    bgr = screen[:, :, ::-1]
+    return np.lib.stride_tricks.as_strided(bgr, (*bgr.shape[:2], 4), bgr.strides)
+
+
+def _shrink(grey: np.ndarray) -> np.ndarray:
+    return cv2.resize(grey, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
+
+
+def stack_versions() -> dict[str, str]:
+    """Versions of the emulator packages, for the record of a run."""
+    names = ["nes-py", "gym-super-mario-bros", "gym" if CLASSIC else "gymnasium"]
+    return {name: importlib.metadata.version(name) for name in names}

@@ -1,0 +1,8 @@
+"""The one exception for mistakes that a user can mend."""
+
+
+class UserError(Exception):
+    """One line that names the flag or file at fault and the way out.
+
+    The scripts print it on stderr and exit with code 2; it never shows a traceback.
+    """

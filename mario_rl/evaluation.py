@@ -1,0 +1,153 @@
+"""How well a policy plays: episodes with a fixed policy, and what they amount to.
+
+The protocol: greedy play with epsilon 0.01, each episode starting after a uniformly drawn 0 to 30
+no-op frames (Mnih et al. 2015) at the true start. The game itself is deterministic, so without
+both, N episodes would be one sample repeated. Each episode has a random generator of its own, so
+that its result does not depend on which environment plays it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mario_rl.actors import IDLE, RESET, Envs, Position
+from mario_rl.config import FRAME_SHAPE, STACK
+from mario_rl.env import OUTCOMES
+
+EPSILON = 0.01
+MAX_NOOP_FRAMES = 30
+
+
+@dataclass
+class EpisodeResult:
+    """One episode of a fixed policy."""
+
+    position: Position  # its no-op frames and actions, from which it can be played again
+    episode_return: float = 0.0
+    max_x: int = 0
+    world: int = 0
+    stage: int = 0
+    stages_cleared: int = 0
+    game_score: int = 0
+    coins: int = 0
+    time_left: int = 0
+    outcome: str = "running"
+    x: list[int] = field(default_factory=list)  # after each decision, pixels
+    y: list[int] = field(default_factory=list)
+
+    def observe(self, record: np.ndarray) -> None:
+        """Take in the record (RECORD_DTYPE) of one decision."""
+        self.episode_return += float(record["reward"])
+        for name in ("max_x", "world", "stage", "stages_cleared", "game_score", "coins",
+                     "time_left"):  # fmt: skip
+            setattr(self, name, int(record[name]))
+        self.outcome = OUTCOMES[record["outcome"]]
+        self.x.append(int(record["x"]))
+        self.y.append(int(record["y"]))
+
+
+class FrameStacks:
+    """The observations of N games, uint8 [N, 4, 84, 84], oldest frame first."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.obs = np.zeros((num_envs, STACK, *FRAME_SHAPE), dtype=np.uint8)
+
+    def append(self, frames: np.ndarray, is_first: np.ndarray) -> None:
+        """Add frames, uint8 [N, 84, 84]; where an episode begins, the stack is full of its first."""
+        self.obs[:, :-1] = self.obs[:, 1:]
+        self.obs[:, -1] = frames
+        self.obs[is_first] = frames[is_first][:, None]
+
+
+def play_episodes(
+    q_values: Callable[[np.ndarray], np.ndarray],
+    envs: Envs,
+    episodes: int,
+    seed: int,
+    *,
+    epsilon: float = EPSILON,
+    max_noop_frames: int = MAX_NOOP_FRAMES,
+    max_steps: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[EpisodeResult] | None:
+    """Play episodes, as many at a time as there are environments.
+
+    Args:
+        q_values: float32 [N, num_actions] of observations, uint8 [N, 4, 84, 84].
+        max_steps: cut an episode off after so many decisions; its outcome stays "running".
+
+    Returns:
+        The results in the order of the episodes' numbers; None if `should_stop` ended it early.
+    """
+    results: list[EpisodeResult] = []
+    players: list[tuple[EpisodeResult, np.random.Generator] | None] = [None] * envs.num_envs
+    stacks = FrameStacks(envs.num_envs)
+    commands = np.full(envs.num_envs, IDLE)
+    arguments = np.zeros(envs.num_envs, dtype=np.int32)
+    while not should_stop():
+        q = q_values(stacks.obs)
+        for i, player in enumerate(players):
+            commands[i] = IDLE
+            if player is not None:
+                result, rng = player
+                explore, random_action = rng.random() < epsilon, rng.integers(q.shape[1])
+                commands[i] = random_action if explore else q[i].argmax()
+                result.position.actions.append(int(commands[i]))
+            elif len(results) < episodes:
+                rng = np.random.default_rng([seed, len(results)])
+                noop_frames = int(rng.integers(max_noop_frames + 1))
+                results.append(EpisodeResult(Position(noop_frames, [])))
+                players[i] = results[-1], rng
+                commands[i], arguments[i] = RESET, noop_frames
+        if (commands == IDLE).all():
+            return results
+        envs.step_async(commands, arguments)
+        frames, records = envs.step_wait()
+        stacks.append(frames, commands == RESET)
+        for i in np.flatnonzero(commands >= 0):
+            player = players[i]
+            assert player is not None
+            player[0].observe(records[i])
+            cut_off = len(player[0].x) == max_steps
+            if records[i]["terminated"] or records[i]["truncated"] or cut_off:
+                players[i] = None
+    return None
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a proportion (Wilson 1927)."""
+    z = 1.959964
+    rate = successes / trials
+    centre = rate + z * z / (2 * trials)
+    margin = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
+
+
+def summarize(results: list[EpisodeResult]) -> dict[str, Any]:
+    """The figures of an evaluation, as in EvaluationRecord."""
+    clears = sum(result.stages_cleared > 0 for result in results)
+    low, high = wilson_interval(clears, len(results))
+    furthest = max((result.world, result.stage) for result in results)
+    return {
+        "eval_episodes": len(results),
+        "clears": clears,
+        "clear_rate": clears / len(results),
+        "clear_rate_low": low,
+        "clear_rate_high": high,
+        "mean_return": float(np.mean([result.episode_return for result in results])),
+        "mean_x": float(np.mean([result.max_x for result in results])),
+        "max_x": max(result.max_x for result in results),
+        "mean_game_score": float(np.mean([result.game_score for result in results])),
+        "mean_stages_cleared": float(np.mean([result.stages_cleared for result in results])),
+        "furthest_world": furthest[0],
+        "furthest_stage": furthest[1],
+    }
+
+
+def rank(evaluation: dict[str, Any]) -> tuple[float, float, float]:
+    """What policies are ordered by: clear rate, stages cleared (in the full game), mean x."""
+    return evaluation["clear_rate"], evaluation["mean_stages_cleared"], evaluation["mean_x"]

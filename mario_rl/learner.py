@@ -1,0 +1,117 @@
+"""The update of the network: double Q-learning on n-step returns with a weighted Huber loss.
+
+Double DQN (van Hasselt et al. 2016), n-step targets and prioritized weights combined as in Rainbow
+(Hessel et al. 2018), gradients clipped to a norm as in the dueling paper (Wang et al. 2016).
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from mario_rl.config import LearnerConfig
+from mario_rl.network import DuelingNetwork
+from mario_rl.replay import Batch
+
+
+class UpdateResult(NamedTuple):
+    td_errors: np.ndarray  # float32 [B], target - Q
+    loss: float
+    q_value: float  # mean Q of the batch's actions
+    grad_norm: float  # before clipping
+
+
+def double_dqn_target(
+    returns: torch.Tensor,
+    discounts: torch.Tensor,
+    next_q_online: torch.Tensor,
+    next_q_target: torch.Tensor,
+) -> torch.Tensor:
+    """td_target = R + discount * Q_target(s', argmax over a of Q_online(s', a)).
+
+    Args:
+        returns, discounts: float32 [B].
+        next_q_online, next_q_target: float32 [B, num_actions].
+
+    Returns:
+        td_target: float32 [B].
+    """
+    next_actions = next_q_online.argmax(dim=1, keepdim=True)
+    return returns + discounts * next_q_target.gather(1, next_actions).squeeze(1)
+
+
+class Learner:
+    """Holds the online and the target network and improves the former."""
+
+    def __init__(
+        self, config: LearnerConfig, num_actions: int, device: torch.device, seed: int
+    ) -> None:
+        torch.manual_seed(seed)
+        self.device = device
+        self._max_grad_norm = config.max_grad_norm
+        self.online_net = DuelingNetwork(num_actions).to(device)
+        self.target_net = copy.deepcopy(self.online_net).requires_grad_(False)
+        self._optimizer = torch.optim.Adam(
+            self.online_net.parameters(), lr=config.learning_rate, eps=1.5e-4
+        )
+
+    @torch.inference_mode()
+    def q_values(self, obs: np.ndarray) -> np.ndarray:
+        """float32 [B, num_actions] for obs, uint8 [B, 4, 84, 84]."""
+        q_values: np.ndarray = self.online_net(torch.from_numpy(obs).to(self.device)).cpu().numpy()
+        return q_values
+
+    def update(self, batch: Batch) -> UpdateResult:
+        """One step of gradient descent on the batch."""
+        obs, next_obs, returns, discounts, is_weights = (
+            torch.from_numpy(array).to(self.device)
+            for array in (
+                batch.obs, batch.next_obs, batch.returns, batch.discounts, batch.is_weights
+            )
+        )  # fmt: skip
+        actions = torch.from_numpy(batch.actions).to(self.device, torch.int64)
+        with torch.no_grad():
+            td_target = double_dqn_target(
+                returns, discounts, self.online_net(next_obs), self.target_net(next_obs)
+            )
+        q_values = self.online_net(obs).gather(1, actions[:, None]).squeeze(1)
+        huber = functional.huber_loss(q_values, td_target, reduction="none")
+        loss = (is_weights * huber).mean()
+
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(
+            self.online_net.parameters(), self._max_grad_norm
+        )
+        self._optimizer.step()
+        return UpdateResult(
+            td_errors=(td_target - q_values).detach().cpu().numpy(),
+            loss=loss.item(),
+            q_value=q_values.mean().item(),
+            grad_norm=grad_norm.item(),
+        )
+
+    def sync_target(self) -> None:
+        """Copy the online network into the target network."""
+        self.target_net.load_state_dict(self.online_net.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "online_net": self.online_net.state_dict(),
+            "target_net": self.target_net.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over networks and optimizer; without an optimizer in `state` it starts afresh.
+
+        The learning rate stays the config's.
+        """
+        self.online_net.load_state_dict(state["online_net"])
+        self.target_net.load_state_dict(state["target_net"])
+        if state["optimizer"] is not None:
+            learning_rate = self._optimizer.param_groups[0]["lr"]
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._optimizer.param_groups[0]["lr"] = learning_rate

@@ -1,0 +1,136 @@
+"""What a training run shows while it lasts: a live panel on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+PLAIN_INTERVAL_S = 15.0
+LIVE_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Status:
+    """A moment of a run."""
+
+    episodes: int
+    num_episodes: int
+    env_steps: int
+    updates: int
+    epsilon: float
+    loss: float | None
+    mean_return: float | None  # of the last 100 episodes
+    furthest: tuple[int, int, int]  # world, stage, x
+    clear_rate: float | None  # of the last evaluation
+    memory_bytes: int
+    gpu_bytes: int
+    budget_spent: float  # share, 0 to 1
+
+
+class Progress:
+    """A context manager; `update` may be called as often as one likes."""
+
+    def __init__(self, run_name: str) -> None:
+        self._run_name = run_name
+        self._started = self._shown = time.monotonic()
+        self._first: Status | None = None
+        self._last: Status | None = None
+        self._live: Any = None
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self._live = Live(refresh_per_second=2)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a new status."""
+        interval = PLAIN_INTERVAL_S if self._live is None else LIVE_INTERVAL_S
+        return time.monotonic() - self._shown >= interval
+
+    def update(self, status: Status) -> None:
+        """Show a status; speeds are those since the previous one."""
+        now = time.monotonic()
+        self._first = self._first or status
+        previous, self._last = self._last or status, status
+        seconds = now - self._shown
+        self._shown = now
+        items = _items(status, previous, seconds, self._time_left(status, now))
+        if self._live is None:
+            print("  ".join(f"{name} {value}" for name, value in items), flush=True)
+        else:
+            self._live.update(_panel(self._run_name, items, status.budget_spent))
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        if self._live is None:
+            print(text, flush=True)
+        else:
+            self._live.console.print(text, highlight=False, markup=False)
+
+    def _time_left(self, status: Status, now: float) -> str:
+        assert self._first is not None
+        done = status.budget_spent - self._first.budget_spent
+        if done <= 0:
+            return "-"
+        seconds = (now - self._started) * max(0.0, 1 - status.budget_spent) / done
+        minutes = round(seconds / 60)
+        return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+
+    def __enter__(self) -> "Progress":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+def _items(
+    status: Status, previous: Status, seconds: float, time_left: str
+) -> list[tuple[str, str]]:
+    def known(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    steps_per_s = (status.env_steps - previous.env_steps) / seconds if seconds else 0.0
+    updates_per_s = (status.updates - previous.updates) / seconds if seconds else 0.0
+    world, stage, x = status.furthest
+    memory = f"{status.memory_bytes / 2**30:.1f} GiB"
+    if status.gpu_bytes:
+        memory += f" + GPU {status.gpu_bytes / 2**30:.1f} GiB"
+    return [
+        ("episode", f"{status.episodes}/{status.num_episodes}"),
+        ("steps", f"{status.env_steps:,}"),
+        ("steps/s", f"{steps_per_s:.0f}"),
+        ("updates/s", f"{updates_per_s:.2f}"),
+        ("epsilon", f"{status.epsilon:.3f}"),
+        ("loss", known(status.loss, ".4f")),
+        ("return(100)", known(status.mean_return, ".1f")),
+        ("furthest", f"{world}-{stage} x={x}" if world else "-"),
+        ("clear rate", known(status.clear_rate, ".0%")),
+        ("memory", memory),
+        ("left", time_left),
+    ]
+
+
+def _panel(run_name: str, items: list[tuple[str, str]], budget_spent: float) -> Any:
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2), expand=True)
+    columns = 4
+    for _ in range(columns):
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(justify="left", no_wrap=True)
+    for start in range(0, len(items), columns):
+        table.add_row(*(text for item in items[start : start + columns] for text in item))
+    bar = ProgressBar(total=1.0, completed=min(1.0, budget_spent))
+    return Panel(Group(table, bar), title=run_name, title_align="left")

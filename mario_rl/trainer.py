@@ -1,0 +1,308 @@
+"""The training loop.
+
+One step of the loop is synchronous and overlapped: the actions are chosen with the weights as they
+are, the games play them in other processes, and meanwhile the learner makes as many updates as the
+replay ratio asks for at this point of the run. Nothing depends on timing, so that a run is a
+function of its config and seed. Its clock is `env_steps`, the decisions of all games together.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from mario_rl.actors import RESET, Envs, Position
+from mario_rl.config import Config
+from mario_rl.device import gpu_memory
+from mario_rl.env import OUTCOMES
+from mario_rl.errors import UserError
+from mario_rl.evaluation import MAX_NOOP_FRAMES, play_episodes, rank, summarize
+from mario_rl.learner import Learner
+from mario_rl.machine import resident_memory_bytes
+from mario_rl.recorder import Recorder
+from mario_rl.replay import NStepAccumulator, PrioritizedReplay, Transitions
+from mario_rl.schedules import linear
+from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord
+
+UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
+
+_COUNTERS = (
+    "env_steps", "updates", "episodes", "furthest", "best_evaluation", "evaluated_at",
+    "checkpointed_episodes",
+)  # fmt: skip
+
+
+class Trainer:
+    """One run: its learner, replay and games, and what has happened so far."""
+
+    def __init__(self, config: Config, learner: Learner, envs: Envs, recorder: Recorder) -> None:
+        self.config = config
+        self.learner = learner
+        self.recorder = recorder
+        self._envs = envs
+        num_envs = envs.num_envs
+        self.replay = PrioritizedReplay(config.replay, num_envs)
+        self._n_step = NStepAccumulator(config.learner.n_step, config.learner.gamma, num_envs)
+        seeds = np.random.SeedSequence(config.run.seed).spawn(2)
+        self._explore_rng, self._sample_rng = map(np.random.default_rng, seeds)
+
+        self.env_steps = 0
+        self.updates = 0
+        self.episodes = 0
+        self.best_evaluation: dict[str, Any] | None = None
+        self.last_evaluation: EvaluationRecord | None = None
+        self.last_update: UpdateRecord | None = None
+        self.evaluated_at = 0  # env steps
+        self.checkpointed_episodes = 0
+        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.furthest = (0, 0, 0)  # world, stage, x
+
+        # The games. Where `_needs_reset`, the next command begins an episode.
+        self._needs_reset = np.ones(num_envs, dtype=np.bool_)
+        self._slots = np.zeros(num_envs, dtype=np.int64)  # of the current frames in the replay
+        self._positions = [Position(0, []) for _ in range(num_envs)]
+        self._episode_returns = np.zeros(num_envs)
+        # loss, |TD error|, Q and gradient norm of the updates since the last row of updates.csv
+        self._results: list[tuple[float, float, float, float]] = []
+        self._hours_before = 0.0
+        self._started = self._recorded = time.monotonic()
+
+    @property
+    def hours(self) -> float:
+        """Training time over all sessions."""
+        return self._hours_before + (time.monotonic() - self._started) / 3600
+
+    @property
+    def epsilon(self) -> float:
+        exploration = self.config.exploration
+        return linear(
+            exploration.eps_start, exploration.eps_end, exploration.eps_decay, self.env_steps
+        )
+
+    @property
+    def importance_exponent(self) -> float:
+        replay = self.config.replay
+        return linear(replay.importance_exponent, 1.0, replay.importance_steps, self.env_steps)
+
+    def step(self) -> None:
+        """One decision in every game, and the updates that fall due with it."""
+        before = self.env_steps
+        commands, arguments = self._choose_commands()
+        self._envs.step_async(commands, arguments)
+        self._learn()
+        frames, records = self._envs.step_wait()
+        self._observe(commands, arguments, frames, records)
+        if self._passed(self.config.learner.target_period, before):
+            self.learner.sync_target()
+        if self._passed(UPDATE_RECORD_PERIOD, before) and self._results:
+            self._record_updates()
+
+    def _passed(self, period: int, before: int) -> bool:
+        return self.env_steps // period > before // period
+
+    def _choose_commands(self) -> tuple[np.ndarray, np.ndarray]:
+        """Epsilon-greedy actions, and resets with a random number of no-op frames."""
+        num_envs = self._envs.num_envs
+        q_values = self.learner.q_values(self.replay.stacks(self._slots))
+        explore = self._explore_rng.random(num_envs) < self.epsilon
+        random_actions = self._explore_rng.integers(q_values.shape[1], size=num_envs)
+        noop_frames = self._explore_rng.integers(MAX_NOOP_FRAMES + 1, size=num_envs)
+        actions = np.where(explore, random_actions, q_values.argmax(axis=1))
+        return np.where(self._needs_reset, RESET, actions), noop_frames
+
+    def _learn(self) -> None:
+        """Make the updates that are due by the replay ratio."""
+        config = self.config.learner
+        learned_steps = self.env_steps - config.learning_starts
+        due = int(learned_steps * config.replay_ratio / config.batch_size) - self.updates
+        for _ in range(due):
+            batch = self.replay.sample(
+                config.batch_size, self.importance_exponent, self._sample_rng
+            )
+            result = self.learner.update(batch)
+            self.replay.update_priorities(batch.slots, result.td_errors)
+            self._results.append(
+                (result.loss, abs(result.td_errors).mean(), result.q_value, result.grad_norm)
+            )
+            self.updates += 1
+
+    def _observe(
+        self, commands: np.ndarray, arguments: np.ndarray, frames: np.ndarray, records: np.ndarray
+    ) -> None:
+        """Store what the games did."""
+        slots, self._slots = self._slots, self.replay.append_frames(frames, commands == RESET)
+        completed = []
+        for i, (command, record) in enumerate(zip(commands, records, strict=True)):
+            if command == RESET:
+                self._positions[i] = Position(int(arguments[i]), [])
+                self._episode_returns[i] = 0.0
+                self._needs_reset[i] = False
+                continue
+            self.env_steps += 1
+            terminated, truncated = bool(record["terminated"]), bool(record["truncated"])
+            reward = float(record["reward"])
+            completed += self._n_step.append(
+                i, int(slots[i]), int(command), reward, terminated, truncated
+            )
+            self._positions[i].actions.append(int(command))
+            self._episode_returns[i] += reward
+            if terminated or truncated:
+                self._needs_reset[i] = True
+                self._record_episode(i, record)
+        if completed:
+            self.replay.add(Transitions.from_rows(completed))
+
+    def _record_episode(self, env: int, record: np.ndarray) -> None:
+        self.episodes += 1
+        place = int(record["world"]), int(record["stage"]), int(record["max_x"])
+        self.furthest = max(self.furthest, place)
+        self.recent_returns.append(float(self._episode_returns[env]))
+        self.recorder.episode(
+            EpisodeRecord(
+                episode=self.episodes,
+                env_steps=self.env_steps,
+                hours=self.hours,
+                env=env,
+                epsilon=self.epsilon,
+                episode_return=float(self._episode_returns[env]),
+                length_steps=len(self._positions[env].actions),
+                max_x=place[2],
+                world=place[0],
+                stage=place[1],
+                stages_cleared=int(record["stages_cleared"]),
+                game_score=int(record["game_score"]),
+                coins=int(record["coins"]),
+                time_left=int(record["time_left"]),
+                outcome=OUTCOMES[record["outcome"]],
+            )
+        )
+
+    def _record_updates(self) -> None:
+        seconds = time.monotonic() - self._recorded
+        loss, td_error, q_value, grad_norm = np.mean(self._results, axis=0)
+        reserved, peak = gpu_memory(self.learner.device)
+        self.last_update = UpdateRecord(
+            env_steps=self.env_steps,
+            updates=self.updates,
+            episodes=self.episodes,
+            hours=self.hours,
+            loss=float(loss),
+            td_error=float(td_error),
+            q_value=float(q_value),
+            grad_norm=float(grad_norm),
+            epsilon=self.epsilon,
+            importance_exponent=self.importance_exponent,
+            env_steps_per_s=UPDATE_RECORD_PERIOD / seconds,
+            updates_per_s=len(self._results) / seconds,
+            memory_bytes=resident_memory_bytes(),
+            gpu_reserved_bytes=reserved,
+            gpu_peak_bytes=peak,
+        )
+        self.recorder.update(self.last_update)
+        self._results = []
+        self._recorded = time.monotonic()
+
+    def budget_spent(self) -> float:
+        """The share of the budget that is used up; 1 or more when the run is over."""
+        run = self.config.run
+        shares = [self.episodes / run.num_episodes]
+        if run.max_steps is not None:
+            shares.append(self.env_steps / run.max_steps)
+        if run.max_hours is not None:
+            shares.append(self.hours / run.max_hours)
+        return max(shares)
+
+    def evaluation_due(self) -> bool:
+        """Whether a multiple of the interval, or the end of the run, is reached since the last."""
+        interval = self.config.evaluation.eval_interval
+        return self.env_steps // interval > self.evaluated_at // interval or (
+            self.budget_spent() >= 1 and self.env_steps > self.evaluated_at
+        )
+
+    def evaluate(self, envs: Envs, should_stop: Callable[[], bool]) -> bool:
+        """Play evaluation episodes in environments of their own.
+
+        Returns:
+            Whether this policy is the best so far. If `should_stop` ends the evaluation early,
+            nothing is recorded and it stays due.
+        """
+        results = play_episodes(
+            self.learner.q_values,
+            envs,
+            self.config.evaluation.eval_episodes,
+            seed=self.config.run.seed + self.env_steps,
+            should_stop=should_stop,
+        )
+        if results is None:
+            return False
+        evaluation = summarize(results)
+        is_best = self.best_evaluation is None or rank(evaluation) > rank(self.best_evaluation)
+        self.last_evaluation = EvaluationRecord(
+            env_steps=self.env_steps,
+            updates=self.updates,
+            episodes=self.episodes,
+            hours=self.hours,
+            is_best=int(is_best),
+            **evaluation,
+        )
+        if is_best:
+            self.best_evaluation = asdict(self.last_evaluation)
+        self.evaluated_at = self.env_steps
+        self.recorder.evaluation(self.last_evaluation)
+        return is_best
+
+    def checkpoint_due(self) -> bool:
+        interval = self.config.run.checkpoint_interval
+        return self.episodes // interval > self.checkpointed_episodes // interval
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the future of the run depends on, but the learner and the replay's frames."""
+        return {
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "hours": self.hours,
+            "recent_returns": list(self.recent_returns),
+            "results": self._results,
+            "explore_rng": self._explore_rng.bit_generator.state,
+            "sample_rng": self._sample_rng.bit_generator.state,
+            "replay": self.replay.state_dict(),
+            "n_step": self._n_step.state_dict(),
+            "noop_frames": [position.noop_frames for position in self._positions],
+            "actions": [np.array(p.actions, dtype=np.uint8) for p in self._positions],
+            "needs_reset": self._needs_reset,
+            "episode_returns": self._episode_returns,
+            "records": self.recorder.sync(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], frames: list[tuple[int, np.ndarray]]) -> None:
+        """The inverse of `state_dict`: bring the games, too, to where they were.
+
+        Raises:
+            UserError: if the emulator does not play the games as it did.
+        """
+        for name in _COUNTERS:
+            setattr(self, name, state["counters"][name])
+        self._hours_before = state["hours"]
+        self.recent_returns.extend(state["recent_returns"])
+        self._results = state["results"]
+        self._explore_rng.bit_generator.state = state["explore_rng"]
+        self._sample_rng.bit_generator.state = state["sample_rng"]
+        self.replay.load_state_dict(state["replay"], frames)
+        self._n_step.load_state_dict(state["n_step"])
+        self._positions = [
+            Position(noop_frames, actions.tolist())
+            for noop_frames, actions in zip(state["noop_frames"], state["actions"], strict=True)
+        ]
+        self._needs_reset[:] = state["needs_reset"]
+        self._episode_returns[:] = state["episode_returns"]
+        self._slots = self.replay.newest_slots()
+        if self.replay.rows_written:
+            restored = self._envs.restore(self._positions)
+            if not np.array_equal(restored, self.replay.stacks(self._slots)[:, -1]):
+                raise UserError(
+                    "the emulator does not play the games as it did when the checkpoint was "
+                    "written; resume with the versions that run.json names"
+                )
+        self._started = self._recorded = time.monotonic()

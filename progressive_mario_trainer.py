@@ -1,0 +1,26 @@
+"""Train an agent on Super Mario Bros., or resume a run."""
+
+from mario_rl.cli import Parser, add_config_flags, given_settings, run_script
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--run-name", required=True, help="names the run's files")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument(
+        "--output-dir",
+        default=".",
+        help="where models/, checkpoints/, stats/ and videos/ lie (default: this directory)",
+    )
+    add_config_flags(parser)
+    args = parser.parse_args()
+
+    # Imported late: workers import this file too, and --help should not wait for torch.
+    from mario_rl.files import RunPaths
+    from mario_rl.runs import train
+
+    train(RunPaths(args.output_dir, args.run_name), given_settings(args), args.resume)
+
+
+if __name__ == "__main__":
+    run_script(main)
