@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from mario_rl.errors import UserError
+from mario_rl.errors import DamagedFile, UserError
 from mario_rl.files import atomic_write, read_json, write_json
 
 SCHEMA = 1
@@ -45,17 +45,19 @@ def load_torch(path: Path, kind: str) -> dict[str, Any]:
     """The inverse of `save_torch`; arrays come back as CPU tensors.
 
     Raises:
-        UserError: if the file is missing, damaged, of another kind or of a newer version.
+        UserError: if the file is missing or of a newer version.
+        DamagedFile: if it is damaged or of another kind.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or is no Mario RL {kind}: {reason:.120}") from None
+    except Exception as error:  # a damaged file can raise anything, at great length
+        raise DamagedFile(
+            f"{path} is damaged or is no Mario RL {kind} ({type(error).__name__})"
+        ) from None
     if not isinstance(content, dict) or content.get("kind") != kind:
-        raise UserError(f"{path} is no Mario RL {kind}")
+        raise DamagedFile(f"{path} is no Mario RL {kind}")
     _check_schema(path, content.get("schema"))
     return content
 
@@ -84,6 +86,7 @@ class CheckpointStore:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._segments: list[dict[str, Any]] = []  # frames on disk that are still in the replay
+        self._damaged: list[Path] = []
 
     def exists(self) -> bool:
         return bool(self._manifests())
@@ -134,16 +137,13 @@ class CheckpointStore:
         Raises:
             UserError: if there is none.
         """
-        manifests = sorted(self._manifests(), key=_number, reverse=True)
-        for path in manifests:
+        for path in sorted(self._manifests(), key=_number, reverse=True):
             try:
-                checkpoint, segments = self._load(path)
-            except UserError as error:
+                checkpoint, self._segments = self._load(path)
+                return checkpoint
+            except DamagedFile as error:
                 print(f"warning: {error}; going back to the checkpoint before", file=sys.stderr)
-                path.rename(path.with_suffix(".damaged"))
-                continue
-            self._segments = segments
-            return checkpoint
+                self._damaged.append(path)
         raise UserError(f"{self._directory} holds no usable checkpoint; start a new --run-name")
 
     def _load(self, path: Path) -> tuple[Checkpoint, list[dict[str, Any]]]:
@@ -159,27 +159,27 @@ class CheckpointStore:
                 for segment in segments
             ]
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged: {error!r:.80}") from None
+            raise DamagedFile(f"{path} is damaged: {error!r:.80}") from None
         return Checkpoint(state, frames), segments
 
     def _verify(self, entry: dict[str, Any]) -> None:
         path = self._directory / Path(entry["file"]).name
         if not path.is_file():
-            raise UserError(f"{path} is missing")
+            raise DamagedFile(f"{path} is missing")
         if _fingerprint(path) != {key: entry[key] for key in ("file", "bytes", "crc32")}:
-            raise UserError(f"{path} is damaged: its checksum is wrong")
+            raise DamagedFile(f"{path} is damaged: its checksum is wrong")
 
     def _manifests(self) -> list[Path]:
         return [p for p in self._directory.glob("*.json") if re.fullmatch(r"\d{6,}", p.stem)]
 
     def _prune(self) -> None:
         manifests = sorted(self._manifests(), key=_number)
-        kept = manifests[-KEPT_CHECKPOINTS:]
+        kept = [path for path in manifests if path not in self._damaged][-KEPT_CHECKPOINTS:]
         needed = {path.name for path in kept}
         for path in kept:
             manifest = read_json(path)
             needed.update(entry["file"] for entry in (manifest["state"], *manifest["frames"]))
-        for path in manifests[:-KEPT_CHECKPOINTS]:
+        for path in set(manifests) - set(kept):
             path.unlink()  # first, so that no checkpoint ever names a file that is gone
         for path in self._directory.iterdir():
             if re.match(r"\d{6,}\.", path.name) and path.name not in needed:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from mario_rl.config import Config, flag_of, value_type
+from mario_rl.config import Config, contains, flag_of, value_type
 from mario_rl.errors import UserError
 
 
@@ -20,22 +20,39 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
-def add_config_flags(parser: argparse.ArgumentParser) -> None:
+def add_config_flags(parser: argparse.ArgumentParser, show_defaults: bool = True) -> None:
     """One flag for each setting of Config, in its groups. A flag not given is left out."""
     for part in fields(Config):
         group_type: Any = part.default_factory
         group = parser.add_argument_group(group_type.__doc__)
         for item in fields(group_type):
-            unit, choices = item.metadata["unit"], item.metadata["choices"]
-            default = "no limit" if item.default is None else item.default
+            choices = item.metadata["choices"]
+            notes = [item.metadata["unit"]] if item.metadata["unit"] else []
+            if show_defaults:
+                notes.append(f"default: {'no limit' if item.default is None else item.default}")
             group.add_argument(
                 flag_of(item.name),
                 type=value_type(item),
                 choices=choices or None,
                 metavar=None if choices and len(choices) < 6 else item.name.split("_")[-1].upper(),
                 default=argparse.SUPPRESS,
-                help=f"{item.metadata['help']} (default: {default}{' ' * bool(unit)}{unit})",
+                help=item.metadata["help"] + (f" ({'; '.join(notes)})" if notes else ""),
             )
+
+
+def number(kind: type[int] | type[float], interval: str) -> Callable[[str], float]:
+    """The type of a flag whose value is a number in an interval such as "[0, 1]"."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r:.40} is no {kind.__name__}") from None
+        if not contains(interval, value):
+            raise argparse.ArgumentTypeError(f"{value} is not in {interval}")
+        return value
+
+    return parse
 
 
 def given_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -284,12 +284,11 @@ def _check(item: Field[Any], value: Any) -> None:
     if choices := item.metadata["choices"]:
         _require(value in choices, f"{flag} {value!r:.80}: choose from {', '.join(choices)}")
     if interval := item.metadata["interval"]:
-        _require(
-            _contains(interval, value), f"{flag} {value}: must be in {interval}, {kind.__name__}"
-        )
+        _require(contains(interval, value), f"{flag} {value}: must be in {interval}")
 
 
-def _contains(interval: str, value: float) -> bool:
+def contains(interval: str, value: float) -> bool:
+    """Whether a value lies in an interval written as in "(0, 1]"; NaN lies in none."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     above = value >= low if interval[0] == "[" else value > low
     below = value <= high if interval[-1] == "]" else value < high

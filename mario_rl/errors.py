@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The scripts print it on stderr and exit with code 2; it never shows a traceback.
     """
+
+
+class DamagedFile(UserError):
+    """A file whose content is not what was written. An older one may serve instead."""

@@ -72,7 +72,7 @@ def play_episodes(
     max_noop_frames: int = MAX_NOOP_FRAMES,
     max_steps: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> list[EpisodeResult] | None:
+) -> list[EpisodeResult]:
     """Play episodes, as many at a time as there are environments.
 
     Args:
@@ -80,7 +80,8 @@ def play_episodes(
         max_steps: cut an episode off after so many decisions; its outcome stays "running".
 
     Returns:
-        The results in the order of the episodes' numbers; None if `should_stop` ended it early.
+        The results in the order of the episodes' numbers. If `should_stop` ends it early these are
+        the episodes begun by then, the unfinished with the outcome "running".
     """
     results: list[EpisodeResult] = []
     players: list[tuple[EpisodeResult, np.random.Generator] | None] = [None] * envs.num_envs
@@ -114,7 +115,7 @@ def play_episodes(
             cut_off = len(player[0].x) == max_steps
             if records[i]["terminated"] or records[i]["truncated"] or cut_off:
                 players[i] = None
-    return None
+    return results
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

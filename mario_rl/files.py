@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from mario_rl.errors import UserError
+from mario_rl.errors import DamagedFile, UserError
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -128,14 +128,15 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """
     Raises:
-        UserError: if the file is missing or is not a JSON object.
+        UserError: if the file is missing.
+        DamagedFile: if it is not a JSON object.
     """
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: not a JSON object")
+        raise DamagedFile(f"{path} is damaged: not a JSON object")
     return value

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
-from mario_rl.errors import UserError
+from mario_rl.errors import DamagedFile, UserError
 from mario_rl.files import make_directory
 
 
@@ -136,7 +136,7 @@ def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
     """All complete records of a file, one row each; no rows if the file does not exist.
 
     Raises:
-        UserError: if the file is not one of ours.
+        DamagedFile: if the file is not one of ours.
     """
     names = [item.name for item in fields(record_type)]
     dtypes = {item.name: item.type for item in fields(record_type)}
@@ -150,5 +150,5 @@ def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
     try:
         frame = pd.read_csv(io.BytesIO(content), index_col=False, usecols=names, dtype=dtypes)
     except (ValueError, OverflowError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        raise DamagedFile(f"{path} is damaged: {str(error).splitlines()[0]}") from None
     return frame[names]

@@ -125,7 +125,7 @@ class Trainer:
             result = self.learner.update(batch)
             self.replay.update_priorities(batch.slots, result.td_errors)
             self._results.append(
-                (result.loss, abs(result.td_errors).mean(), result.q_value, result.grad_norm)
+                (result.loss, float(abs(result.td_errors).mean()), result.q_value, result.grad_norm)
             )
             self.updates += 1
 
@@ -236,7 +236,7 @@ class Trainer:
             seed=self.config.run.seed + self.env_steps,
             should_stop=should_stop,
         )
-        if results is None:
+        if should_stop():
             return False
         evaluation = summarize(results)
         is_best = self.best_evaluation is None or rank(evaluation) > rank(self.best_evaluation)

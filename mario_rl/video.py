@@ -65,10 +65,10 @@ class VideoWriter:
 class Window:
     """A window that shows the game; a context manager."""
 
-    def __init__(self, title: str, delay_ms: int) -> None:
+    def __init__(self, title: str, delay_s: float) -> None:
         """
         Args:
-            delay_ms: how long each frame is shown; 0 is as fast as the machine plays.
+            delay_s: how long each frame is shown.
 
         Raises:
             UserError: if there is no display.
@@ -80,19 +80,23 @@ class Window:
                 "--render: there is no display to open a window on; use --record for a video"
             )
         self._title = title
-        self._delay_ms = delay_ms
+        self._delay_ms = max(1, round(1000 * delay_s))
+        self._closed = False
+
+    def is_closed(self) -> bool:
+        """Whether the person closed the window or pressed Q or Escape."""
+        return self._closed
 
     def show(self, frame: np.ndarray) -> None:
-        """Show one frame, uint8 [240, 256, 3] RGB.
-
-        Raises:
-            KeyboardInterrupt: when Q or Escape is pressed or the window is closed.
-        """
+        """Show one frame, uint8 [240, 256, 3] RGB; nothing once the window is closed."""
+        if self._closed:
+            return
         cv2.imshow(self._title, _enlarge(frame)[:, :, ::-1])
-        key = cv2.waitKey(max(1, self._delay_ms))
-        closed = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
-        if key in (ord("q"), 27) or closed:
-            raise KeyboardInterrupt
+        key = cv2.waitKey(self._delay_ms)
+        gone = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+        if gone or key in (ord("q"), 27):
+            self._closed = True
+            cv2.destroyAllWindows()
 
     def __enter__(self) -> "Window":
         return self

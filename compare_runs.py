@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Compare training runs: a table of their results, and their curves in the same axes."""
+
+from functools import partial
+
+from mario_rl.cli import Parser, run_script
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--run-names", nargs="+", required=True, help="the runs to compare")
+    parser.add_argument(
+        "--save", action="store_true", help="write the table (CSV) and the figure into stats/"
+    )
+    parser.add_argument("--show", action="store_true", help="show the figure in a window")
+    parser.add_argument(
+        "--x",
+        choices=("episodes", "steps", "hours"),
+        default="steps",
+        help="what the curves are drawn over (default: steps, the decisions of the agent)",
+    )
+    parser.add_argument(
+        "--group",
+        action="store_true",
+        help="merge runs that differ only in their seed: mean and 95 %% bootstrap interval",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("png", "svg", "pdf"),
+        default="png",
+        help="of the figure (default: png)",
+    )
+    parser.add_argument(
+        "--output-dir",
+        default=".",
+        help="where models/, checkpoints/, stats/ and videos/ lie (default: the current directory)",
+    )
+    args = parser.parse_args()
+
+    from mario_rl import comparison
+
+    runs = comparison.read_runs(args.output_dir, args.run_names)
+    groups = comparison.group_seeds(runs) if args.group else comparison.ungrouped(runs)
+    table = comparison.table(groups)
+    print(comparison.format_table(table))
+    for note in comparison.notes(groups):
+        print(note)
+    if not (args.save or args.show):
+        return
+
+    from mario_rl import plots
+
+    draw = partial(plots.draw_comparison, groups=groups, x=args.x)
+    if args.save:
+        csv = comparison.comparison_path(args.output_dir, args.run_names, "csv")
+        comparison.write_file(csv, lambda file: table.to_csv(file, index=False))
+        print(csv)
+        picture = csv.with_suffix(f".{args.format}")
+        plots.save(draw, picture)
+        print(picture)
+    if args.show:
+        plots.show(draw)
+
+
+if __name__ == "__main__":
+    run_script(main)

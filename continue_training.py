@@ -1,0 +1,49 @@
+"""Prepare the next iteration of training from the best model of the earlier runs.
+
+The new run keeps the model's settings, but for epsilon, which starts at 0.1 or lower, and for those
+given here.
+"""
+
+from pathlib import Path
+
+from mario_rl.cli import Parser, add_config_flags, given_settings, number, run_script
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add(
+        "--iteration",
+        type=number(int, "[2, 1000000]"),
+        help="number of the new iteration; models of earlier ones are candidates "
+        "(default: one more than the chosen model's)",
+    )
+    add("--model-path", type=Path, help="start from this file instead of the best model")
+    add("--run-name", help="of the new run (default: the model's run with -iterN)")
+    add("--reset-optimizer", action="store_true", help="start Adam's averages afresh")
+    add("--start", action="store_true", help="train at once instead of printing the command")
+    add("--output-dir", type=Path, default=Path("."), help="where models/ and the rest lie")
+    add_config_flags(parser, show_defaults=False)
+    args = parser.parse_args()
+
+    from mario_rl.continuation import create_iteration, find_best_model
+    from mario_rl.runs import resume_command, train
+
+    model_path = args.model_path or find_best_model(args.output_dir, args.iteration, print)
+    paths = create_iteration(
+        model_path,
+        args.output_dir,
+        run_name=args.run_name,
+        iteration=args.iteration,
+        changes=given_settings(args),
+        reset_optimizer=args.reset_optimizer,
+        say=print,
+    )
+    if args.start:
+        train(paths, {}, resume=True)
+    else:
+        print(f"train it with:\n{resume_command(paths)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,52 @@
+"""Play a model: measure it, watch it, record it, plot where Mario was."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mario_rl.cli import Parser, number, run_script
+from mario_rl.config import FULL_GAME, STAGES
+
+# The protocol by which models are judged, and one undisturbed game for the eye.
+MEASURE = {"episodes": 20, "epsilon": 0.01, "noops": 30}
+WATCH = {"episodes": 1, "epsilon": 0.0, "noops": 0}
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--model-path", required=True, type=Path, help="a file from models/")
+    add("--render", action="store_true", help="show the game in a window (Q closes it)")
+    add("--record", action="store_true", help="write every frame to an MP4 in videos/")
+    add("--plot", action="store_true", help="draw x and y over time into a PNG in videos/")
+    add("--json", action="store_true", help="print the results as JSON on stdout")
+    add("--stage", choices=(FULL_GAME, *STAGES), metavar="STAGE", help="default: the model's own")
+    for flag, kind, interval, text in (
+        ("episodes", int, "[1, 100000]", "games to play"),
+        ("epsilon", float, "[0, 1]", "probability of a random action"),
+        ("noops", int, "[0, 600]", "each game starts after 0 to this many frames, drawn evenly"),
+    ):
+        text += f" (default: {MEASURE[flag]}; {WATCH[flag]} with --render or --record)"
+        add(f"--{flag}", type=number(kind, interval), default=argparse.SUPPRESS, help=text)
+    add("--max-steps", type=number(int, "[1, inf)"), help="cut games off after so many decisions")
+    seeds = number(int, "[0, 4294967295]")
+    add("--seed", type=seeds, default=0, help="of random actions and waits (default: 0)")
+    delays = number(float, "[0, 60]")
+    add("--delay", type=delays, default=1 / 60, help="seconds between frames (default: 1/60)")
+    add("--output-dir", type=Path, default=Path("."), help="where videos/ lies (default: here)")
+    args = vars(parser.parse_args())
+
+    from mario_rl.playback import Request, evaluate_model
+
+    as_json = args.pop("json")
+    defaults = WATCH if args["render"] or args["record"] else MEASURE
+    request = Request(**{**defaults, **args})
+    output = sys.stderr if as_json else sys.stdout
+    report = evaluate_model(request, lambda line: print(line, file=output, flush=True))
+    if as_json:
+        print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    run_script(main)

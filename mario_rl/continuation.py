@@ -1,0 +1,123 @@
+"""The next iteration of training: from the best model of the earlier runs to a new run."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mario_rl.config import Config, flag_of
+from mario_rl.errors import UserError
+from mario_rl.evaluation import rank
+from mario_rl.files import RunPaths
+from mario_rl.model import Lineage, Model
+from mario_rl.runs import create_run
+
+FINE_TUNING_EPSILON = 0.1  # at most: the model knows where to go, and random play would undo it
+
+
+def find_best_model(output_dir: Path, iteration: int | None, say: Callable[[str], None]) -> Path:
+    """Choose among models/*.pth and show the candidates.
+
+    Args:
+        iteration: only models of earlier iterations are candidates; None: all.
+
+    Raises:
+        UserError: if there is no candidate.
+    """
+    candidates: list[tuple[Path, Model]] = []
+    for path in sorted((output_dir / "models").glob("*.pth")):
+        try:
+            model = Model.load(path)
+        except UserError as error:
+            print(f"warning: {error}; passed over", file=sys.stderr)
+            continue
+        if iteration is None or model.lineage.iteration < iteration:
+            candidates.append((path, model))
+    if not candidates:
+        earlier = "" if iteration is None else f" of an iteration before {iteration}"
+        raise UserError(
+            f"no model{earlier} in {output_dir / 'models'}: train one with "
+            "progressive_mario_trainer.py, or name a file with --model-path"
+        )
+    candidates.sort(key=lambda candidate: rank(candidate[1].evaluation), reverse=True)
+    say(_table([model for _, model in candidates]))
+    if len({model.config.env.stage for _, model in candidates}) > 1:
+        say("the candidates play different stages, so their rates do not compare: "
+            "--model-path chooses another")  # fmt: skip
+    return candidates[0][0]
+
+
+def _table(models: list[Model]) -> str:
+    width = max(len(model.run_name) for model in models)
+    lines = [f"  {'run':{width}}  iteration  stage  clear rate (95 % interval)  mean x"]
+    for place, model in enumerate(models):
+        e = model.evaluation
+        interval = f"{e['clear_rate_low']:.0%} to {e['clear_rate_high']:.0%}"
+        rate = f"{e['clear_rate']:.0%} ({interval})"
+        lines.append(
+            f"{'>' if place == 0 else ' '} {model.run_name:{width}}  {model.lineage.iteration:9}  "
+            f"{model.config.env.stage:5}  {rate:26}  {e['mean_x']:6.0f}"
+        )
+    return "\n".join(lines)
+
+
+def create_iteration(
+    model_path: Path,
+    output_dir: Path,
+    *,
+    run_name: str | None,
+    iteration: int | None,
+    changes: dict[str, Any],
+    reset_optimizer: bool,
+    say: Callable[[str], None],
+) -> RunPaths:
+    """Create a run that begins with a model's weights.
+
+    It takes over the model's settings but for epsilon, which starts low, and `changes`.
+
+    Returns:
+        The new run's paths, ready to be resumed.
+
+    Raises:
+        UserError: if the model does not fit the changes, or the run exists.
+    """
+    model = Model.load(model_path)
+    action_set = model.config.env.action_set
+    if changes.get("action_set", action_set) != action_set:
+        raise UserError(
+            f"{flag_of('action_set')} {changes['action_set']}: {model_path} was trained with "
+            f"{action_set!r}, whose actions are not the same; leave the flag out"
+        )
+    iteration = iteration or model.lineage.iteration + 1
+    if run_name is None:
+        run_name = f"{re.sub(r'-iter[0-9]+$', '', model.run_name)}-iter{iteration}"
+    config = _fine_tuning_config(model.config, changes)
+    optimizer = None if reset_optimizer else model.optimizer
+    parent = {
+        "run_name": model.run_name,
+        "iteration": model.lineage.iteration,
+        "clear_rate": model.evaluation["clear_rate"],
+        "mean_x": model.evaluation["mean_x"],
+    }
+    paths = RunPaths(output_dir, run_name)
+    state = {
+        "online_net": model.weights,
+        "target_net": model.weights,
+        "optimizer": optimizer,
+    }
+    create_run(paths, config, state, Lineage(iteration, [*model.lineage.parents, parent]))
+    say(
+        f"created run {run_name!r}, iteration {iteration}, from {model_path} (clear rate "
+        f"{parent['clear_rate']:.0%}, mean x {parent['mean_x']:.0f}); optimizer "
+        f"{'continued' if optimizer else 'reset'}; epsilon {config.exploration.eps_start:g} to "
+        f"{config.exploration.eps_end:g} over {config.exploration.eps_decay:,} env steps"
+    )
+    return paths
+
+
+def _fine_tuning_config(config: Config, changes: dict[str, Any]) -> Config:
+    exploration = config.exploration
+    eps_start = min(exploration.eps_start, FINE_TUNING_EPSILON)
+    fine_tuning = {"eps_start": eps_start, "eps_end": min(exploration.eps_end, eps_start)}
+    return config.replaced({**fine_tuning, **changes})

@@ -1,0 +1,144 @@
+"""Playing a saved model for a person: figures, a window, a recording, a plot of the positions."""
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from mario_rl.actors import SerialEnvs, WorkerEnvs
+from mario_rl.config import EnvConfig
+from mario_rl.env import MarioEnv
+from mario_rl.errors import UserError
+from mario_rl.evaluation import EpisodeResult, play_episodes, summarize
+from mario_rl.model import Model
+from mario_rl.position_plot import save_position_plot
+from mario_rl.video import VideoWriter, Window
+
+_GAMES_AT_A_TIME = 8
+
+
+class Request(NamedTuple):
+    """What eval_mario.py was asked for, by the names of its flags."""
+
+    model_path: Path
+    output_dir: Path
+    stage: str | None  # None: the one that the model was trained on
+    episodes: int
+    epsilon: float
+    noops: int  # at most so many frames
+    max_steps: int | None
+    seed: int
+    render: bool
+    record: bool
+    plot: bool
+    delay: float  # seconds
+
+
+def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
+    """Play the episodes and make what was asked for.
+
+    Returns:
+        The evaluation as primitives, for JSON.
+
+    Raises:
+        UserError: if the model cannot be loaded or there is no display for `render`.
+    """
+    model = Model.load(request.model_path)
+    env_config = model.config.env
+    if request.stage is not None:
+        env_config = model.config.replaced({"stage": request.stage}).env
+    results = _play(model, env_config, request, say)
+    if not results:
+        raise UserError("stopped before the first episode began")
+    for number, result in enumerate(results, 1):
+        say(
+            f"episode {number}: {result.outcome} at {result.world}-{result.stage} "
+            f"x={result.max_x}, return {result.episode_return:.1f}, "
+            f"{len(result.x)} steps, score {result.game_score}"
+        )
+    evaluation = summarize(results)
+    say(
+        f"{model.run_name} on {env_config.stage}: cleared {evaluation['clears']} of "
+        f"{evaluation['eval_episodes']} ({evaluation['clear_rate']:.0%}, 95 % interval "
+        f"{evaluation['clear_rate_low']:.0%} to {evaluation['clear_rate_high']:.0%}), "
+        f"mean return {evaluation['mean_return']:.1f}, mean x {evaluation['mean_x']:.0f}, "
+        f"max x {evaluation['max_x']}, mean score {evaluation['mean_game_score']:.0f}"
+    )
+    if request.plot:
+        path = _free_path(request, model, env_config, "png")
+        save_position_plot(path, results, f"{model.run_name} on {env_config.stage}")
+        say(f"plot: {path}")
+    return {
+        "model": str(request.model_path),
+        "run_name": model.run_name,
+        "stage": env_config.stage,
+        "epsilon": request.epsilon,
+        "noops": request.noops,
+        "seed": request.seed,
+        "evaluation": evaluation,
+        "episodes": [_plain(result) for result in results],
+    }
+
+
+def _play(
+    model: Model, env_config: EnvConfig, request: Request, say: Callable[[str], None]
+) -> list[EpisodeResult]:
+    network = model.network().eval()
+
+    @torch.inference_mode()
+    def q_values(obs: np.ndarray) -> np.ndarray:
+        values: np.ndarray = network(torch.from_numpy(obs)).numpy()
+        return values
+
+    with contextlib.ExitStack() as stack:
+        viewers: list[Callable[[np.ndarray], None]] = []
+        should_stop: Callable[[], bool] = lambda: False  # noqa: E731
+        if request.render:
+            window = stack.enter_context(Window(f"Mario RL: {model.run_name}", request.delay))
+            viewers.append(window.show)
+            should_stop = window.is_closed
+        if request.record:
+            path = _free_path(request, model, env_config, "mp4")
+            viewers.append(stack.enter_context(VideoWriter(path)).add)
+            stack.callback(say, f"video: {path}")
+        if viewers:
+
+            def on_frame(frame: np.ndarray) -> None:
+                for view in viewers:
+                    view(frame)
+
+            envs: Any = SerialEnvs([MarioEnv(env_config, on_frame)])
+        else:
+            envs = WorkerEnvs(env_config, min(request.episodes, _GAMES_AT_A_TIME))
+        stack.enter_context(contextlib.closing(envs))
+        return play_episodes(
+            q_values,
+            envs,
+            request.episodes,
+            request.seed,
+            epsilon=request.epsilon,
+            max_noop_frames=request.noops,
+            max_steps=request.max_steps,
+            should_stop=should_stop,
+        )
+
+
+def _plain(result: EpisodeResult) -> dict[str, Any]:
+    """An episode without its trace."""
+    values = asdict(result)
+    for name in ("position", "x", "y"):
+        del values[name]
+    return {"noop_frames": result.position.noop_frames, "length_steps": len(result.x), **values}
+
+
+def _free_path(request: Request, model: Model, env_config: EnvConfig, suffix: str) -> Path:
+    """A name in videos/ that no file has yet."""
+    folder = request.output_dir / "videos"
+    stem = f"{Path(model.run_name).name}_{env_config.stage}"
+    names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+    return next(path for name in names if not (path := folder / f"{name}.{suffix}").exists())

@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Draw the course of a training run: return, progress, clear rate, loss and exploration."""
+
+from mario_rl.cli import Parser, run_script
+from mario_rl.files import RunPaths
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--run-name", required=True, help="the run to draw")
+    parser.add_argument(
+        "--format", choices=("png", "svg", "pdf"), default="png", help="of the file (default: png)"
+    )
+    parser.add_argument("--show", action="store_true", help="then show it in a window")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="then show it in a window that follows the run, until it is closed or Ctrl-C",
+    )
+    parser.add_argument(
+        "--output-dir",
+        default=".",
+        help="where models/, checkpoints/, stats/ and videos/ lie (default: the current directory)",
+    )
+    args = parser.parse_args()
+
+    from matplotlib.figure import Figure
+
+    from mario_rl import plots
+    from mario_rl.comparison import read_run
+
+    paths = RunPaths(args.output_dir, args.run_name)
+
+    def draw(figure: Figure) -> None:
+        plots.draw_training(figure, read_run(paths))
+
+    path = paths.stats / f"training.{args.format}"
+    plots.save(draw, path)
+    print(path, flush=True)
+    if args.live:
+        plots.show(draw, [paths.episodes_csv, paths.updates_csv, paths.evaluations_csv])
+    elif args.show:
+        plots.show(draw)
+
+
+if __name__ == "__main__":
+    run_script(main)
