@@ -24,12 +24,13 @@ def main() -> None:
     )
     args = parser.parse_args()
 
+    paths = RunPaths(args.output_dir, args.run_name)
+    paths.require_stats()
+
     from matplotlib.figure import Figure
 
     from mario_rl import plots
     from mario_rl.comparison import read_run
-
-    paths = RunPaths(args.output_dir, args.run_name)
 
     def draw(figure: Figure) -> None:
         plots.draw_training(figure, read_run(paths))

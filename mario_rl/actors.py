@@ -74,7 +74,9 @@ class Envs(Protocol):
     def close(self) -> None: ...
 
 
-def _execute(game: Game, command: int, argument: int, frame: np.ndarray, record: np.ndarray) -> None:
+def _execute(
+    game: Game, command: int, argument: int, frame: np.ndarray, record: np.ndarray
+) -> None:
     """Carry out a command; the results go into views of the shared arrays."""
     if command == IDLE:
         return

@@ -13,6 +13,7 @@ is passed over, loudly, for the one before.
 
 import re
 import sys
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,7 +52,8 @@ def load_torch(path: Path, kind: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of odd pickles; they are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything, at great length
         raise DamagedFile(
             f"{path} is damaged or is no Mario RL {kind} ({type(error).__name__})"

@@ -161,9 +161,7 @@ class RunConfig:
     checkpoint_interval: int = setting(
         100, "a resumable state is saved this often", unit="episodes", interval="[1, inf)"
     )
-    device: str = setting(
-        "auto", "where the networks live", choices=("auto", "cpu", "cuda", "mps")
-    )
+    device: str = setting("auto", "where the networks live", choices=("auto", "cpu", "cuda", "mps"))
     gpu_memory_fraction: float = setting(
         0.8, "share of the GPU's memory that the run may use", interval="(0, 1]"
     )
@@ -279,7 +277,7 @@ def _check(item: Field[Any], value: Any) -> None:
         return
     flag, kind = flag_of(item.name), value_type(item)
     accepted = (int, float) if kind is float else (kind,)
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if type(value) not in accepted:  # a bool is no number here
         raise UserError(f"{flag} {value!r:.80}: must be of type {kind.__name__}")
     if choices := item.metadata["choices"]:
         _require(value in choices, f"{flag} {value!r:.80}: choose from {', '.join(choices)}")

@@ -33,8 +33,12 @@ if CLASSIC:
     ROM.prg_rom_size = property(lambda rom: 16 * int(rom.header[4]))
     ROM.chr_rom_size = property(lambda rom: 8 * int(rom.header[5]))
 
-from gym_super_mario_bros.actions import COMPLEX_MOVEMENT, RIGHT_ONLY, SIMPLE_MOVEMENT
-from gym_super_mario_bros.smb_env import SuperMarioBrosEnv
+from gym_super_mario_bros.actions import (  # noqa: E402
+    COMPLEX_MOVEMENT,
+    RIGHT_ONLY,
+    SIMPLE_MOVEMENT,
+)
+from gym_super_mario_bros.smb_env import SuperMarioBrosEnv  # noqa: E402
 
 FRAME_SKIP = 4
 FRAMES_PER_SECOND = 60

@@ -56,7 +56,7 @@ class FrameStacks:
         self.obs = np.zeros((num_envs, STACK, *FRAME_SHAPE), dtype=np.uint8)
 
     def append(self, frames: np.ndarray, is_first: np.ndarray) -> None:
-        """Add frames, uint8 [N, 84, 84]; where an episode begins, the stack is full of its first."""
+        """Add frames, uint8 [N, 84, 84]; where an episode begins, its first fills the stack."""
         self.obs[:, :-1] = self.obs[:, 1:]
         self.obs[:, -1] = frames
         self.obs[is_first] = frames[is_first][:, None]

@@ -81,7 +81,7 @@ class Learner:
         loss = (is_weights * huber).mean()
 
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         grad_norm = torch.nn.utils.clip_grad_norm_(
             self.online_net.parameters(), self._max_grad_norm
         )

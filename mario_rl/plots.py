@@ -156,7 +156,9 @@ def _draw_clear_rate(panel: Axes, run: Run, steps: pd.Series, values: pd.Series)
     )
     for i in np.flatnonzero(run.evaluations["is_best"])[-1:]:
         x, y = steps.iloc[i], values.iloc[i]
-        panel.plot(x, y, "*", color=VERMILION, markersize=13, label=f"best model ({y:.0%})")
+        panel.plot(
+            x, y, "*", color=VERMILION, markersize=13, zorder=3, label=f"best model ({y:.0%})"
+        )
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,7 @@ class Recorder:
 
     def evaluation(self, record: EvaluationRecord) -> None:
         self._evaluations.append(record)
-        self._to_tensorboard(
-            "evaluation", record, ("clear_rate", "mean_return", "mean_x", "max_x")
-        )
+        self._to_tensorboard("evaluation", record, ("clear_rate", "mean_return", "mean_x", "max_x"))
 
     def _to_tensorboard(self, group: str, record: Any, names: tuple[str, ...]) -> None:
         if self._tensorboard is not None:

@@ -116,7 +116,9 @@ class PrioritizedReplay:
         """Draw transitions with probability proportional to their priority, one from each of
         `batch_size` equal shares of the total (Schaul et al. 2016, appendix B.2.1)."""
         total = self._tree.total
-        slots = self._tree.find((np.arange(batch_size) + rng.random(batch_size)) * total / batch_size)
+        slots = self._tree.find(
+            (np.arange(batch_size) + rng.random(batch_size)) * total / batch_size
+        )
         # (N * P(i)) ** -beta; N cancels when the weights are divided by the greatest.
         weights = self._tree.get(slots) ** -importance_exponent
         next_slots = (slots + self._steps[slots].astype(np.int64) * self.num_envs) % len(self._age)
@@ -164,9 +166,7 @@ class PrioritizedReplay:
             "rows_written": self.rows_written,
         }
 
-    def load_state_dict(
-        self, state: dict[str, Any], frames: list[tuple[int, np.ndarray]]
-    ) -> None:
+    def load_state_dict(self, state: dict[str, Any], frames: list[tuple[int, np.ndarray]]) -> None:
         """Take over a state and the frames: (first row, uint8 [rows, N, 84, 84]), oldest first."""
         by_row = self._frames.reshape(self.num_rows, self.num_envs, *FRAME_SHAPE)
         for first_row, block in frames:

@@ -23,7 +23,6 @@ from mario_rl.config import Config, RunConfig, flag_of
 from mario_rl.device import choose_device, gpu_memory, limit_memory, out_of_memory
 from mario_rl.env import action_names
 from mario_rl.errors import UserError
-from mario_rl.evaluation import rank
 from mario_rl.files import RunPaths, read_json, write_json
 from mario_rl.learner import Learner
 from mario_rl.machine import (

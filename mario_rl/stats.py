@@ -101,7 +101,7 @@ class RecordLog(Generic[Record]):
         make_directory(path.parent)
         names = [item.name for item in fields(record_type)]
         header = (",".join(names) + "\n").encode()
-        self._file = open(path, "a+b")
+        self._file = open(path, "a+b")  # noqa: SIM115
         self._file.seek(0)
         content = self._file.read()[:keep_bytes]
         content = content[: content.rfind(b"\n") + 1]

@@ -1,0 +1,77 @@
+# make demo     install, train 20 episodes, evaluate, record, plot: the whole tool in minutes
+# make train    start a real run:  make train RUN=my_run ARGS="--stage 1-1 --num-episodes 5000"
+# make test     install and run the test suite
+# make check    linter, formatter and type checker
+# make stacks   the environment's tests on every Python from 3.10 to 3.13 that is installed
+#
+# PYTHON=python3.12 make ... chooses the interpreter.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# The interpreter of the other emulator stack, if there is one: 3.13 for 3.10 to 3.12 and reversed.
+OTHERS := $(if $(filter 3.10 3.11 3.12,$(VERSION)),3.13,3.12 3.11 3.10)
+find_python = $(firstword $(foreach v,$(1),$(shell for p in python$(v) $$HOME/.pyenv/versions/$(v).*/bin/python; do \
+	"$$p" -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$(v)')" 2>/dev/null && echo "$$p" && break; done)))
+OTHER_PYTHON ?= $(call find_python,$(OTHERS))
+
+.PHONY: demo train test check stacks preflight
+
+preflight:
+	@test -n "$(VERSION)" || { echo "error: '$(PYTHON)' does not run: name a Python 3.10 to 3.13, as in PYTHON=python3.12 make ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python $(VERSION) is too old: name a Python 3.10 to 3.13, as in PYTHON=python3.12 make ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: this Python has no venv module: install it (on Debian: apt install python3-venv)" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 13))' || command -v g++ >/dev/null || { echo "error: g++ is missing, and nes-py is built from source on Python $(VERSION): install it (on Debian: apt install g++), or use Python 3.13, which needs none" >&2; exit 2; }
+
+# A virtual environment of another Python is replaced.
+$(VENV)/.ready-$(VERSION): requirements.txt | preflight
+	@echo "installing into $(VENV) (Python $(VERSION)) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.ready-for-tests-$(VERSION): tests/requirements.txt $(VENV)/.ready-$(VERSION)
+	@$(PIP) -r tests/requirements.txt
+	@touch $@
+
+# Only what the environment needs: no torch.
+.venv-emulator-%/.ready: requirements.txt
+	@echo "installing the emulator for Python $* ..."
+	@$(call find_python,$*) -m venv --clear $(@D)
+	@grep -E '^(gym|nes-py|numpy|opencv)' requirements.txt > $(@D)/requirements.txt
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check pytest -r $(@D)/requirements.txt
+	@touch $@
+
+RUN ?= demo-$(DEMO_TIME)
+DEMO_TIME := $(shell date +%Y%m%d-%H%M%S)
+DEMO_ARGS := --stage 1-1 --num-episodes 20 --learning-starts 500 --eps-decay 2000 --eval-episodes 10
+
+demo: $(VENV)/.ready-$(VERSION)
+	$(BIN)/python progressive_mario_trainer.py --run-name $(RUN) $(DEMO_ARGS)
+	$(BIN)/python eval_mario.py --model-path models/$(RUN).pth --record --plot
+	$(BIN)/python visualize_training.py --run-name $(RUN)
+	@echo
+	@echo "model:       models/$(RUN).pth"
+	@echo "checkpoints: checkpoints/$(RUN)/"
+	@echo "statistics:  stats/$(RUN)/"
+	@echo "plots:       stats/$(RUN)/training.png, videos/$(RUN)_1-1.png"
+	@echo "video:       videos/$(RUN)_1-1.mp4"
+
+train: $(VENV)/.ready-$(VERSION)
+	@test "$(origin RUN)" = "command line" || { echo 'usage: make train RUN=name ARGS="--stage 1-1 ..."' >&2; exit 2; }
+	$(BIN)/python progressive_mario_trainer.py --run-name $(RUN) $(ARGS)
+
+test: $(VENV)/.ready-for-tests-$(VERSION) $(if $(OTHER_PYTHON),.venv-emulator-$(shell $(OTHER_PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')/.ready)
+	$(if $(OTHER_PYTHON),MARIO_RL_OTHER_PYTHON=$(CURDIR)/$(dir $(lastword $^))bin/python) $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.ready-for-tests-$(VERSION)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+STACKS := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call find_python,$(v)),$(v)))
+stacks: $(STACKS:%=.venv-emulator-%/.ready)
+	@for v in $(STACKS); do echo "Python $$v"; .venv-emulator-$$v/bin/python -m pytest -q tests/test_env.py || exit 1; done

@@ -1,0 +1,60 @@
+"""Games small enough to be learned in seconds, and deterministic ones for tests of the loop."""
+
+from typing import Any
+
+import numpy as np
+
+from mario_rl.config import FRAME_SHAPE
+from mario_rl.env import CLEAR, DEATH, RUNNING, STALL
+
+
+class Corridor:
+    """Walk from the left to the right; the agent's column is bright.
+
+    The position decides which of two actions goes on; the other one is death. Random play survives
+    a length of 8 once in 256 episodes.
+    """
+
+    num_actions = 5
+
+    def __init__(self, length: int = 8, max_steps: int = 30) -> None:
+        self._length = length
+        self._max_steps = max_steps
+
+    def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
+        self._x = self._steps = 0
+        return self._frame(), self._info(RUNNING)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self._steps += 1
+        if action == 0:  # waits
+            stalled = self._steps >= self._max_steps
+            return self._frame(), 0.0, False, stalled, self._info(STALL if stalled else RUNNING)
+        if action % 2 != self._x % 2:
+            return self._frame(), -1.0, True, False, self._info(DEATH)
+        self._x += 1
+        cleared = self._x == self._length
+        return self._frame(), 1.0, cleared, False, self._info(CLEAR if cleared else RUNNING)
+
+    def close(self) -> None:
+        pass
+
+    def _frame(self) -> np.ndarray:
+        frame = np.zeros(FRAME_SHAPE, dtype=np.uint8)
+        width = FRAME_SHAPE[1] // (self._length + 1)
+        frame[:, self._x * width : (self._x + 1) * width] = 255
+        return frame
+
+    def _info(self, outcome: int) -> dict[str, Any]:
+        return {
+            "x": self._x,
+            "y": 0,
+            "max_x": self._x,
+            "world": 1,
+            "stage": 1,
+            "stages_cleared": int(outcome == CLEAR),
+            "game_score": 0,
+            "coins": 0,
+            "time_left": 0,
+            "outcome": outcome,
+        }

@@ -1,0 +1,239 @@
+"""Checkpoints and models on disk: incremental, complete, and safe to load."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mario_rl.checkpoint import SCHEMA, CheckpointStore, load_torch, save_torch
+from mario_rl.config import Config
+from mario_rl.errors import DamagedFile, UserError
+from mario_rl.files import RunPaths, atomic_write
+from mario_rl.model import Lineage, Model
+from mario_rl.network import DuelingNetwork
+
+
+class Ring:
+    """A replay's rows, each filled with its own number."""
+
+    def __init__(self, capacity):
+        self.capacity = capacity
+        self.written = 0
+
+    @property
+    def rows(self):
+        return range(max(0, self.written - self.capacity), self.written)
+
+    def frames_since(self, row):
+        numbers = np.arange(row, self.written, dtype=np.uint8)
+        return np.broadcast_to(numbers[:, None, None, None], (len(numbers), 2, 4, 4)).copy()
+
+
+def rows_of(checkpoint):
+    return {
+        first + i: int(block[i, 0, 0, 0])
+        for first, block in checkpoint.frames
+        for i in range(len(block))
+    }
+
+
+def save_some(store, ring, counts):
+    for count in counts:
+        ring.written += count
+        store.save({"written": ring.written, "array": np.arange(3)}, ring.rows, ring.frames_since)
+
+
+def test_every_kept_checkpoint_holds_the_whole_replay(tmp_path):
+    ring, store = Ring(10), CheckpointStore(tmp_path)
+    for count in (4, 3, 0, 5, 25, 2, 1, 9):
+        save_some(store, ring, [count])
+        checkpoint = CheckpointStore(tmp_path).load()
+        assert checkpoint.state["written"] == ring.written
+        rows = rows_of(checkpoint)
+        assert all(rows[row] == row for row in ring.rows)
+
+
+def test_frames_are_written_once(tmp_path):
+    ring, store = Ring(1000), CheckpointStore(tmp_path)
+    save_some(store, ring, [200, 3])
+    sizes = [path.stat().st_size for path in sorted(tmp_path.glob("*.frames.npy"))]
+    assert sizes[0] > 200 * 32 and sizes[1] < 128 + 4 * 32
+    resumed = CheckpointStore(tmp_path)
+    resumed.load()
+    save_some(resumed, ring, [2])
+    assert (tmp_path / "000003.frames.npy").stat().st_size < 128 + 3 * 32
+
+
+def test_three_checkpoints_are_kept(tmp_path):
+    ring, store = Ring(10), CheckpointStore(tmp_path)
+    save_some(store, ring, [4] * 9)
+    assert sorted(p.stem for p in tmp_path.glob("*.json")) == ["000007", "000008", "000009"]
+    assert len(list(tmp_path.glob("*.state.pt"))) == 3
+    # Row 18, the oldest in the replay of checkpoint 7, was written with checkpoint 5.
+    frames = sorted(p.name for p in tmp_path.glob("*.frames.npy"))
+    assert frames == [f"{number:06}.frames.npy" for number in range(5, 10)]
+
+
+@pytest.mark.parametrize("suffix", ["json", "state.pt", "frames.npy"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_damaged_checkpoint_falls_back_loudly(tmp_path, capsys, suffix, damage):
+    ring, store = Ring(10), CheckpointStore(tmp_path)
+    save_some(store, ring, [4, 4])
+    path = tmp_path / f"000002.{suffix}"
+    content = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    elif damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 0x10
+        path.write_bytes(content)
+    store = CheckpointStore(tmp_path)
+    assert store.load().state["written"] == 4
+    warned = "going back" in capsys.readouterr().err
+    assert warned or (suffix, damage) == ("json", "remove")
+    ring.written = 4
+    save_some(store, ring, [5, 1, 1])  # the damaged one gives way
+    assert CheckpointStore(tmp_path).load().state["written"] == 11
+    kept = sorted(p.stem for p in tmp_path.glob("*.json"))
+    assert len(kept) == 3 and "000002" not in kept[1:]
+
+
+def test_no_usable_checkpoint_is_one_line(tmp_path):
+    store = CheckpointStore(tmp_path)
+    save_some(store, Ring(10), [4])
+    (tmp_path / "000001.state.pt").write_bytes(b"x")
+    with pytest.raises(UserError, match="no usable checkpoint"):
+        CheckpointStore(tmp_path).load()
+
+
+def test_newer_version_is_refused_and_left_alone(tmp_path):
+    save_some(CheckpointStore(tmp_path), Ring(10), [4, 4])
+    path = tmp_path / "000002.json"
+    manifest = {**json.loads(path.read_text()), "schema": SCHEMA + 1}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="update Mario RL") as caught:
+        CheckpointStore(tmp_path).load()
+    assert not isinstance(caught.value, DamagedFile)
+
+
+def test_full_disk_leaves_the_older_checkpoints(tmp_path):
+    """Run in a process of its own whose files may not grow beyond 20 kB."""
+    script = f"""
+import resource, signal, sys
+sys.path[:0] = {sys.path[:3]!r}
+from pathlib import Path
+from mario_rl.checkpoint import CheckpointStore
+from mario_rl.errors import UserError
+from test_checkpoint import Ring, save_some
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store, ring = CheckpointStore(Path({str(tmp_path)!r})), Ring(10_000)
+save_some(store, ring, [4])
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save_some(store, ring, [5_000])
+except UserError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "cannot save a checkpoint" in result.stdout and not result.stderr
+    assert CheckpointStore(tmp_path).load().state["written"] == 4
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch payload-ran",)
+
+
+def test_a_pickle_with_a_payload_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"schema": SCHEMA, "kind": "model", "weights": Payload()}, "evil.pth")
+    Path("plain.pth").write_bytes(pickle.dumps(Payload()))
+    for name in ("evil.pth", "plain.pth"):
+        with pytest.raises(UserError, match="damaged or is no Mario RL model"):
+            Model.load(Path(name))
+    assert not Path("payload-ran").exists()
+
+
+def model():
+    network = DuelingNetwork(7)
+    return Model("run", Config(), Lineage(2, [{"run_name": "first"}]), {"clear_rate": 0.5},
+                 network.state_dict(), None)  # fmt: skip
+
+
+def test_model_round_trip(tmp_path):
+    original = model()
+    original.save(tmp_path / "models" / "m.pth")
+    loaded = Model.load(tmp_path / "models" / "m.pth")
+    assert (loaded.config, loaded.lineage) == (original.config, original.lineage)
+    assert loaded.evaluation == original.evaluation
+    obs = torch.randint(0, 255, (2, 4, 84, 84), dtype=torch.uint8)
+    network = DuelingNetwork(7)
+    network.load_state_dict(original.weights)
+    assert torch.equal(loaded.network()(obs), network(obs))
+
+
+def test_model_of_another_architecture_is_refused(tmp_path):
+    weights = {**model().weights}
+    weights["value.0.weight"] = torch.zeros(10, 3136)
+    content = {**vars(model()), "weights": weights, "config": Config().to_dict()}
+    content["lineage"] = {"iteration": 1, "parents": []}
+    save_torch(tmp_path / "m.pth", "model", content)
+    with pytest.raises(UserError, match="not a model of this architecture"):
+        Model.load(tmp_path / "m.pth")
+
+
+def test_other_kinds_are_refused(tmp_path):
+    save_torch(tmp_path / "c.pt", "checkpoint", {})
+    with pytest.raises(UserError, match="is no Mario RL model"):
+        load_torch(tmp_path / "c.pt", "model")
+    with pytest.raises(UserError, match="no such file"):
+        load_torch(tmp_path / "none.pt", "model")
+
+
+def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path):
+    path = tmp_path / "file"
+    atomic_write(path, lambda file: file.write(b"old"))
+
+    def fail(file):
+        file.write(b"half of the new")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        atomic_write(path, fail)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../x", "/etc/x", "a/b", "a\0b", "x" * 300, "..", ".hidden", "ünï", "a b", "-x"]
+)
+def test_run_names_that_could_lead_elsewhere_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match="--run-name"):
+        RunPaths(tmp_path, name)
+
+
+def test_a_run_can_be_locked_once(tmp_path):
+    paths = RunPaths(tmp_path, "run")
+    lock = paths.lock()
+    script = (
+        f"import sys; sys.path.insert(0, {sys.path[0]!r}); from mario_rl.files import RunPaths\n"
+        f"from mario_rl.errors import UserError\n"
+        f"try: RunPaths({str(tmp_path)!r}, 'run').lock(); print('locked')\n"
+        f"except UserError as error: print(error)\n"
+    )
+
+    def lock_elsewhere():
+        command = [sys.executable, "-c", script]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "is being trained by another process" in lock_elsewhere()
+    lock.release()
+    assert lock_elsewhere() == "locked\n"

@@ -1,0 +1,206 @@
+"""The environment on the real game. Runs on every Python and without torch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trajectories import STAGES, trajectory_hash
+
+from mario_rl.config import EnvConfig
+from mario_rl.env import (
+    CLEAR,
+    CLEAR_REWARD,
+    DEATH,
+    DEATH_REWARD,
+    FRAME_SKIP,
+    PROGRESS_REWARD_PER_PX,
+    RUNNING,
+    STALL,
+    STEP_REWARD,
+    MarioEnv,
+    action_names,
+)
+
+DATA = Path(__file__).parent / "data"
+NOOP, RIGHT, RIGHT_A, RIGHT_B, RIGHT_A_B, A, LEFT = range(7)
+
+
+@pytest.fixture(scope="module")
+def clearing_actions() -> list[int]:
+    """Actions of the simple set that reach the flag of 1-1."""
+    return [int(digit) for digit in (DATA / "clear_1-1.txt").read_text().strip()]
+
+
+@pytest.fixture(scope="module")
+def env():
+    env = MarioEnv(EnvConfig(stage="1-1", stall_steps=20))
+    yield env
+    env.close()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_trajectory_is_the_same_on_every_stack(stage):
+    expected = json.loads((DATA / "trajectories.json").read_text())
+    assert trajectory_hash(stage) == expected[stage]
+
+
+@pytest.mark.skipif("MARIO_RL_OTHER_PYTHON" not in os.environ, reason="only one stack installed")
+def test_both_stacks_agree_here_and_now():
+    script = Path(__file__).parent / "trajectories.py"
+    outputs = {}
+    for python in (sys.executable, os.environ["MARIO_RL_OTHER_PYTHON"]):
+        result = subprocess.run([python, script], capture_output=True, text=True, check=True)
+        output = json.loads(result.stdout)
+        outputs[output["classic"]] = output["hashes"]
+    assert set(outputs) == {False, True}
+    assert outputs[False] == outputs[True]
+
+
+def test_import_is_silent():
+    result = subprocess.run(
+        [sys.executable, "-c", "import mario_rl.env"], capture_output=True, text=True,
+        cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_frames_are_small_grey_copies(env):
+    first, _ = env.reset()
+    kept = first.copy()
+    for _ in range(5):
+        frame, *_ = env.step(RIGHT)
+    assert frame.shape == (84, 84) and frame.dtype == np.uint8
+    assert np.array_equal(first, kept), "an old frame changed when the game went on"
+    assert not np.array_equal(frame, first)
+
+
+def test_frame_is_the_maximum_of_the_last_two_emulated_frames():
+    import cv2
+
+    screens = []
+    env = MarioEnv(EnvConfig(stage="1-1"), on_frame=lambda screen: screens.append(screen.copy()))
+    env.reset()
+    for _ in range(20):
+        screens.clear()
+        frame, *_ = env.step(RIGHT_A_B)
+        assert len(screens) == FRAME_SKIP
+        greys = [cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY) for screen in screens[-2:]]
+        expected = cv2.resize(np.maximum(*greys), (84, 84), interpolation=cv2.INTER_AREA)
+        assert np.array_equal(frame, expected)
+    env.close()
+
+
+def test_reward_pays_for_new_furthest_x_only(env):
+    _, info = env.reset()
+    furthest = info["x"]
+    went_back = False
+    for action in [RIGHT_B] * 12 + [LEFT] * 14 + [RIGHT_B] * 6:
+        _, reward, terminated, truncated, info = env.step(action)
+        assert not terminated and not truncated
+        progress = max(0, info["x"] - furthest)
+        went_back |= info["x"] < furthest
+        furthest += progress
+        assert info["max_x"] == furthest
+        assert reward == pytest.approx(STEP_REWARD + PROGRESS_REWARD_PER_PX * progress)
+    assert went_back
+
+
+def test_death_terminates_and_costs(env):
+    env.reset()
+    for _ in range(100):
+        _, reward, terminated, truncated, info = env.step(RIGHT)  # into the first Goomba
+        if terminated:
+            break
+    assert (terminated, truncated, info["outcome"]) == (True, False, DEATH)
+    assert reward == pytest.approx(STEP_REWARD + DEATH_REWARD)
+
+
+def test_stall_truncates(env):
+    env.reset()
+    env.step(RIGHT_B)
+    steps, truncated = 0, False
+    while not truncated and steps < 30:
+        _, reward, terminated, truncated, info = env.step(LEFT)
+        steps += 1
+    assert (terminated, truncated, info["outcome"]) == (False, True, STALL)
+    assert steps == pytest.approx(20, abs=3)
+    assert reward == STEP_REWARD
+
+
+def test_flag_clears_a_single_stage(clearing_actions):
+    env = MarioEnv(EnvConfig(stage="1-1"))
+    env.reset()
+    for action in clearing_actions:
+        _, reward, terminated, truncated, info = env.step(action)
+    assert (terminated, truncated, info["outcome"]) == (True, False, CLEAR)
+    assert (info["world"], info["stage"], info["stages_cleared"]) == (1, 1, 1)
+    assert reward == pytest.approx(STEP_REWARD + CLEAR_REWARD)
+    assert info["max_x"] > 3100
+    env.close()
+
+
+def test_full_game_runs_on_after_the_flag_and_ends_with_one_life(clearing_actions):
+    env = MarioEnv(EnvConfig(stage="full"))
+    env.reset()
+    rewards = []
+    for action in clearing_actions:
+        _, reward, terminated, truncated, info = env.step(action)
+        rewards.append(reward)
+        assert not terminated and not truncated
+    for _ in range(60):  # until the next stage has begun
+        if info["stages_cleared"]:
+            break
+        _, reward, terminated, truncated, info = env.step(NOOP)
+        rewards.append(reward)
+    assert (info["world"], info["stage"], info["stages_cleared"]) == (1, 2, 1)
+    assert max(rewards) > CLEAR_REWARD - 1
+    assert info["outcome"] == RUNNING and info["max_x"] < 200
+    for _ in range(400):
+        _, _, terminated, truncated, info = env.step(RIGHT)
+        if terminated or truncated:
+            break
+    assert terminated and info["outcome"] == DEATH
+    assert (info["world"], info["stage"]) == (1, 2)
+    _, info = env.reset()
+    assert (info["world"], info["stage"], info["stages_cleared"]) == (1, 1, 0)
+    env.close()
+
+
+def test_noop_frames_pass_before_the_first_decision():
+    screens = []
+    env = MarioEnv(EnvConfig(stage="1-1"), on_frame=lambda screen: screens.append(1))
+    at_once, _ = env.reset()
+    screens.clear()
+    later, _ = env.reset(noop_frames=30)
+    assert len(screens) == 30
+    assert not np.array_equal(at_once, later)
+    again, _ = env.reset()
+    assert np.array_equal(at_once, again)
+    env.close()
+
+
+def test_closing_twice_is_allowed():
+    env = MarioEnv(EnvConfig(stage="1-1"))
+    env.close()
+    env.close()
+
+
+def test_action_sets():
+    assert action_names("right") == ["NOOP", "right", "right+A", "right+B", "right+A+B"]
+    assert len(action_names("simple")) == 7
+    assert len(action_names("complex")) == 12
+
+
+def test_held_buttons_reach_the_game(env):
+    env.reset()
+    y = [env.step(A)[4]["y"] for _ in range(4)]
+    assert y[-1] > y[0]
+    env.reset()
+    slow = [env.step(RIGHT)[4]["x"] for _ in range(15)][-1]
+    env.reset()
+    fast = [env.step(RIGHT_B)[4]["x"] for _ in range(15)][-1]
+    assert fast > slow

@@ -1,0 +1,296 @@
+"""The network and its update: double Q-learning targets, weights, clipping and state."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mario_rl.config import FRAME_SHAPE, STACK, LearnerConfig
+from mario_rl.learner import Learner, double_dqn_target
+from mario_rl.network import DuelingNetwork
+from mario_rl.replay import Batch
+
+NUM_ACTIONS = 5
+CPU = torch.device("cpu")
+
+
+def make_learner(seed: int = 0, **config: float) -> Learner:
+    return Learner(LearnerConfig(**config), NUM_ACTIONS, CPU, seed)
+
+
+def make_batch(size: int = 4, seed: int = 0, **columns: np.ndarray) -> Batch:
+    rng = np.random.default_rng(seed)
+    shape = (size, STACK, *FRAME_SHAPE)
+    batch = Batch(
+        slots=np.arange(size),
+        obs=rng.integers(256, size=shape, dtype=np.uint8),
+        actions=rng.integers(NUM_ACTIONS, size=size, dtype=np.uint8),
+        returns=rng.normal(size=size).astype(np.float32),
+        discounts=rng.choice(np.array([0.0, 0.729], dtype=np.float32), size=size),
+        next_obs=rng.integers(256, size=shape, dtype=np.uint8),
+        is_weights=rng.uniform(0.2, 1, size=size).astype(np.float32),
+    )
+    return batch._replace(**columns)
+
+
+def weights_of(learner: Learner) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in learner.online_net.parameters()])
+
+
+def gradient_of(learner: Learner) -> torch.Tensor:
+    """What the last update went by, after clipping."""
+    return torch.cat([p.grad.flatten() for p in learner.online_net.parameters()])
+
+
+def saved(learner: Learner) -> dict[str, Any]:
+    """The state as it comes back from a file."""
+    file = io.BytesIO()
+    torch.save(learner.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def target_by_hand(learner: Learner, batch: Batch) -> np.ndarray:
+    """One number at a time."""
+    q_online = learner.q_values(batch.next_obs)
+    with torch.no_grad():
+        q_target = learner.target_net(torch.from_numpy(batch.next_obs)).numpy()
+    return np.array(
+        [
+            batch.returns[i] + batch.discounts[i] * q_target[i, int(np.argmax(q_online[i]))]
+            for i in range(len(batch.returns))
+        ]
+    )
+
+
+# the target
+
+
+def test_double_dqn_target_by_hand():
+    target = double_dqn_target(
+        returns=torch.tensor([1.0, -2.0, 0.5]),
+        discounts=torch.tensor([0.5, 0.0, 0.25]),
+        next_q_online=torch.tensor([[0.0, 3.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 2.0]]),
+        next_q_target=torch.tensor([[9.0, 4.0, 5.0], [8.0, 7.0, 6.0], [9.0, 9.0, -2.0]]),
+    )
+    # The online network chooses actions 1, 0, 2; the target network values them 4, 8, -2.
+    assert target.tolist() == [1 + 0.5 * 4, -2.0, 0.5 + 0.25 * -2]
+    assert target.dtype == torch.float32
+
+
+def test_target_is_not_that_of_the_plain_dqn():
+    q_online, q_target = torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 0.0]])
+    zero, one = torch.zeros(1), torch.ones(1)
+    double = double_dqn_target(zero, one, q_online, q_target)
+    assert double.item() == 0.0
+    assert double.item() not in (q_target.max().item(), q_online.max().item())
+
+
+# the network
+
+
+@pytest.mark.parametrize("num_actions", [5, 7, 12])
+def test_network_gives_a_float_for_each_action(num_actions):
+    q_values = DuelingNetwork(num_actions)(torch.zeros(3, STACK, *FRAME_SHAPE, dtype=torch.uint8))
+    assert q_values.shape == (3, num_actions)
+    assert q_values.dtype == torch.float32
+
+
+def test_dueling_identity():
+    torch.manual_seed(0)
+    network = DuelingNetwork(NUM_ACTIONS)
+    obs = torch.from_numpy(make_batch().obs)
+    with torch.no_grad():
+        features = network.trunk(obs.float() / 255)
+        value, advantage = network.value(features), network.advantage(features)
+        q_values = network(obs)
+    mean_q = q_values.mean(dim=1, keepdim=True)
+    mean_advantage = advantage.mean(dim=1, keepdim=True)
+    assert mean_advantage.abs().min() > 1e-3  # or the mean need not be subtracted
+    torch.testing.assert_close(mean_q, value)
+    torch.testing.assert_close(q_values - mean_q, advantage - mean_advantage)
+
+
+@pytest.mark.parametrize("grey", [0, 51, 255])
+def test_pixels_become_numbers_from_0_to_1(grey):
+    torch.manual_seed(0)
+    network = DuelingNetwork(NUM_ACTIONS)
+    shape = (2, STACK, *FRAME_SHAPE)
+    with torch.no_grad():
+        features = network.trunk(torch.full(shape, grey / 255))
+        advantage = network.advantage(features)
+        expected = network.value(features) + advantage - advantage.mean(dim=1, keepdim=True)
+        actual = network(torch.full(shape, grey, dtype=torch.uint8))
+    torch.testing.assert_close(actual, expected)
+
+
+def test_q_values_are_those_of_the_online_network():
+    learner, batch = make_learner(), make_batch()
+    q_values = learner.q_values(batch.obs)
+    assert q_values.shape == (4, NUM_ACTIONS) and q_values.dtype == np.float32
+    with torch.no_grad():
+        expected = learner.online_net(torch.from_numpy(batch.obs)).numpy()
+    assert np.array_equal(q_values, expected)
+
+
+def test_order_of_the_frames_matters():
+    learner, batch = make_learner(), make_batch()
+    reversed_q = learner.q_values(batch.obs[:, ::-1].copy())
+    assert not np.allclose(learner.q_values(batch.obs), reversed_q)
+
+
+# the update
+
+
+def test_update_reports_errors_loss_and_q_values():
+    learner = make_learner(learning_rate=1e-2)
+    for seed in range(3):  # so that the two networks differ
+        learner.update(make_batch(seed=seed))
+    batch = make_batch(seed=9, returns=np.array([0.3, -0.2, 6.0, -7.0], dtype=np.float32))
+    td_target = target_by_hand(learner, batch)
+    q_values = learner.q_values(batch.obs)[np.arange(4), batch.actions]
+    errors = td_target - q_values
+    huber = np.where(abs(errors) <= 1, errors**2 / 2, abs(errors) - 0.5)
+    result = learner.update(batch)
+    assert result.td_errors == pytest.approx(errors, rel=1e-4, abs=1e-4)
+    assert result.td_errors.dtype == np.float32
+    assert result.loss == pytest.approx((batch.is_weights * huber).mean(), rel=1e-4)
+    assert result.q_value == pytest.approx(q_values.mean(), rel=1e-4, abs=1e-4)
+    assert result.grad_norm > 0
+
+
+def test_update_bootstraps_from_the_target_network():
+    learner = make_learner(learning_rate=1e-2)
+    batch = make_batch(discounts=np.full(4, 0.9, dtype=np.float32))
+    for _ in range(3):
+        learner.update(batch)
+    with_old_target = target_by_hand(learner, batch)
+    learner.sync_target()
+    assert not np.allclose(target_by_hand(learner, batch), with_old_target, atol=1e-2)
+
+
+def test_only_sync_target_moves_the_target_network():
+    learner, batch = make_learner(learning_rate=1e-2), make_batch()
+    obs = torch.from_numpy(batch.obs)
+    before = learner.target_net(obs).clone()
+    learner.update(batch)
+    assert torch.equal(learner.target_net(obs), before)
+    assert not np.allclose(learner.q_values(batch.obs), before.numpy())
+    learner.sync_target()
+    assert np.array_equal(learner.target_net(obs).numpy(), learner.q_values(batch.obs))
+    learner.update(batch)  # a copy, not the same tensors
+    assert not np.array_equal(learner.target_net(obs).numpy(), learner.q_values(batch.obs))
+
+
+def test_samples_of_weight_zero_change_nothing():
+    learner = make_learner()
+    before = weights_of(learner)
+    result = learner.update(make_batch(is_weights=np.zeros(4, dtype=np.float32)))
+    assert torch.equal(weights_of(learner), before)
+    assert result.loss == 0 and result.grad_norm == 0
+    assert (result.td_errors != 0).all()  # their priorities are renewed all the same
+
+
+@pytest.mark.parametrize("last_weight", [0.0, 1.0])
+def test_weights_tell_which_samples_count(last_weight):
+    weights = np.array([1.0, 0.5, last_weight, last_weight], dtype=np.float32)
+    batch = make_batch(is_weights=weights)
+    other = make_batch(seed=1)
+    # Another batch in its last two samples
+    changed = Batch(*(np.concatenate([a[:2], b[2:]]) for a, b in zip(batch, other, strict=True)))
+    changed = changed._replace(is_weights=weights)
+    results = []
+    for each in (batch, changed):
+        learner = make_learner()
+        learner.update(each)
+        results.append(gradient_of(learner))
+    assert torch.allclose(*results, rtol=1e-5, atol=1e-7) == (last_weight == 0)
+
+
+def test_gradient_grows_with_the_weights():
+    gradients = []
+    for weight in (0.25, 1.0):
+        learner = make_learner(max_grad_norm=1e6)
+        learner.update(make_batch(is_weights=np.full(4, weight, dtype=np.float32)))
+        gradients.append(gradient_of(learner))
+    torch.testing.assert_close(4 * gradients[0], gradients[1])
+
+
+def test_gradient_is_clipped_to_the_norm():
+    batch = make_batch(returns=np.full(4, 500, dtype=np.float32))
+    free, clipped = make_learner(max_grad_norm=1e9), make_learner(max_grad_norm=1e-3)
+    norms = [learner.update(batch).grad_norm for learner in (free, clipped)]
+    assert norms[0] == norms[1] > 0.1  # reported as it was before
+    assert gradient_of(free).norm().item() == pytest.approx(norms[0], rel=1e-4)
+    assert gradient_of(clipped).norm().item() == pytest.approx(1e-3, rel=1e-2)
+    direction = torch.cosine_similarity(gradient_of(free), gradient_of(clipped), dim=0)
+    assert direction.item() == pytest.approx(1, abs=1e-4)
+
+
+def test_loss_goes_down_on_a_fixed_batch():
+    learner = make_learner(learning_rate=1e-3)
+    batch = make_batch(discounts=np.zeros(4, dtype=np.float32))
+    losses = [learner.update(batch).loss for _ in range(30)]
+    assert losses[-1] < losses[0] / 10
+    q_values = learner.q_values(batch.obs)[np.arange(4), batch.actions]
+    assert q_values == pytest.approx(batch.returns, abs=0.3)
+
+
+def test_same_seed_same_updates_to_the_last_bit():
+    def train(seed: int) -> torch.Tensor:
+        learner = make_learner(seed)
+        for i in range(2):
+            learner.update(make_batch(seed=i))
+        return weights_of(learner)
+
+    first = train(0)
+    assert torch.equal(first, train(0))
+    assert not torch.equal(first, train(1))
+
+
+# state
+
+
+def test_restored_learner_makes_the_same_update_to_the_last_bit():
+    original = make_learner(0, learning_rate=1e-3)
+    for i in range(3):
+        original.update(make_batch(seed=i))
+    restored = make_learner(1, learning_rate=1e-3)
+    restored.load_state_dict(saved(original))
+    assert torch.equal(weights_of(restored), weights_of(original))
+    results = [learner.update(make_batch(seed=7)) for learner in (original, restored)]
+    assert np.array_equal(results[0].td_errors, results[1].td_errors)
+    assert results[0][1:] == results[1][1:]
+    assert torch.equal(weights_of(restored), weights_of(original))
+
+
+def test_without_an_optimizer_it_starts_afresh():
+    original = make_learner(0, learning_rate=1e-3)
+    original.update(make_batch())
+    state = saved(original)
+    start = weights_of(original)
+    continued, fresh = make_learner(1, learning_rate=1e-3), make_learner(2, learning_rate=1e-3)
+    continued.load_state_dict(state)
+    fresh.load_state_dict({**state, "optimizer": None})
+    batch = make_batch(seed=7)
+    for learner in (continued, fresh):
+        assert torch.equal(weights_of(learner), start)
+        learner.update(batch)
+    assert not torch.equal(weights_of(continued), weights_of(fresh))
+    # Adam's first step: moments of one gradient, so that each weight moves by about its sign.
+    gradient = gradient_of(fresh)
+    expected = start - 1e-3 * gradient / (gradient.abs() + 1.5e-4)
+    torch.testing.assert_close(weights_of(fresh), expected, rtol=0, atol=1e-6)
+
+
+def test_learning_rate_stays_that_of_the_settings():
+    original = make_learner(0, learning_rate=1e-2)
+    original.update(make_batch())
+    slow = make_learner(1, learning_rate=1e-7)
+    slow.load_state_dict(saved(original))
+    before = weights_of(slow)
+    slow.update(make_batch(seed=1))
+    moved = (weights_of(slow) - before).abs().max().item()
+    assert 0 < moved < 1e-5

@@ -1,0 +1,553 @@
+"""Comparing runs, and the two scripts that draw them."""
+
+import math
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from mario_rl import comparison, plots
+from mario_rl.comparison import Run
+from mario_rl.config import Config
+from mario_rl.errors import UserError
+from mario_rl.files import RunPaths, write_json
+from mario_rl.stats import EpisodeRecord, EvaluationRecord, RecordLog, UpdateRecord
+
+ROOT = Path(__file__).resolve().parents[1]
+SLOW = ("torch", "cv2", "gym", "gymnasium", "nes_py", "gym_super_mario_bros")
+
+
+def write_run(
+    output_dir: Path,
+    name: str,
+    episodes: int = 30,
+    clears: tuple[int, ...] = (0, 4, 2),  # of 10 in each evaluation
+    parents: tuple[str, ...] = (),
+    steps_per_episode: int = 100,
+    **changes: Any,
+) -> RunPaths:
+    """A run of episodes that each come 100 px further, with evaluations every 1000 steps."""
+    paths = RunPaths(output_dir, name)
+    config = Config().replaced({"stage": "1-1", "eval_episodes": 10} | changes)
+    write_json(paths.config_json, config.to_dict())
+    ancestors = [
+        {"run_name": parent, "iteration": i, "clear_rate": 0.5, "mean_x": 900.0}
+        for i, parent in enumerate(parents, 1)
+    ]
+    lineage = {"iteration": len(parents) + 1, "parents": ancestors}
+    write_json(paths.run_json, {"schema": 1, "run_name": name, "lineage": lineage})
+
+    log = RecordLog(paths.episodes_csv, EpisodeRecord)
+    updates = RecordLog(paths.updates_csv, UpdateRecord)
+    for i in range(1, episodes + 1):
+        steps, cleared = steps_per_episode * i, int(i % 10 == 0)
+        log.append(
+            EpisodeRecord(i, steps, steps / 3600, 0, 1 / i, 10.0 * i, steps_per_episode, 100 * i, 1,
+                          1 + cleared if config.env.stage == "full" else 1, cleared, 0, 0, 300,
+                          "clear" if cleared else "death")
+        )  # fmt: skip
+        updates.append(
+            UpdateRecord(steps, 2 * i, i, steps / 3600, 0.5 / i, 0.1, 1.0, 1.0, 1 / i, 0.4, 1.0,
+                         2.0, 1, 0, 0)
+        )  # fmt: skip
+    log.close()
+    updates.close()
+
+    log_evaluations = RecordLog(paths.evaluations_csv, EvaluationRecord)
+    best = -1
+    for i, cleared in enumerate(clears, 1):
+        rate = cleared / 10
+        log_evaluations.append(
+            EvaluationRecord(1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate, rate / 2,
+                             (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
+                             int(cleared > best))
+        )  # fmt: skip
+        best = max(best, cleared)
+    log_evaluations.close()
+    return paths
+
+
+def read(output_dir: Path, *names: str) -> list[Run]:
+    return comparison.read_runs(output_dir, names)
+
+
+def draw_training(paths: RunPaths) -> Any:
+    figure = Figure(figsize=plots.SIZE_INCHES)
+    plots.draw_training(figure, comparison.read_run(paths))
+    return figure
+
+
+def run_script(
+    tmp_path: Path, script: str, *flags: str, forbidden: tuple[str, ...] = SLOW
+) -> subprocess.CompletedProcess[str]:
+    """Run a script where importing a forbidden package fails."""
+    modules = tmp_path / "forbidden"
+    modules.mkdir()
+    for name in forbidden:
+        (modules / f"{name}.py").write_text("raise RuntimeError(f'{__name__} was imported')")
+    output = [] if "--help" in flags else ["--output-dir", str(tmp_path)]
+    return subprocess.run(
+        [sys.executable, ROOT / script, *flags, *output],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(modules)},
+    )
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    header = path.read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", header[16:24])
+
+
+def line(panel: Any, label: str) -> Any:
+    return next(item for item in panel.lines if item.get_label().startswith(label))
+
+
+def texts(panel: Any) -> list[str]:
+    return [text.get_text() for text in panel.texts]
+
+
+# The bootstrap and the merging of runs
+
+
+def test_bootstrap_of_equal_runs_has_no_width() -> None:
+    low, high = comparison.bootstrap_interval(np.full((5, 3), 0.7))
+    np.testing.assert_allclose([low, high], 0.7)
+
+
+def test_bootstrap_of_two_runs_spans_both() -> None:
+    # A quarter of the resamples draws the first twice and a quarter the second twice.
+    low, high = comparison.bootstrap_interval(np.array([[0.0, 10.0], [1.0, 30.0]]))
+    np.testing.assert_allclose(low, [0, 10])
+    np.testing.assert_allclose(high, [1, 30])
+
+
+def test_bootstrap_of_many_runs_is_the_normal_interval() -> None:
+    values = np.random.default_rng(1).normal(5, 2, size=(400, 1))
+    low, high = comparison.bootstrap_interval(values)
+    margin = 1.96 * values.std() / math.sqrt(400)
+    assert low[0] == pytest.approx(values.mean() - margin, abs=0.1 * margin)
+    assert high[0] == pytest.approx(values.mean() + margin, abs=0.1 * margin)
+
+
+def test_merge_interpolates_on_the_range_that_all_runs_cover() -> None:
+    first = np.array([0.0, 10.0, 20.0]), np.array([0.0, 10.0, 20.0])
+    second = np.array([5.0, 15.0, 40.0]), np.array([1.0, 1.0, 1.0])
+    x, mean, low, high = comparison.merge([first, second])
+    np.testing.assert_allclose(x, [5, 10, 15, 20])
+    np.testing.assert_allclose(mean, [3, 5.5, 8, 10.5])
+    np.testing.assert_allclose(low, 1)
+    np.testing.assert_allclose(high, x)
+
+
+def test_merge_leaves_a_single_run_alone_and_thins_long_ones() -> None:
+    x = np.arange(5000.0)
+    np.testing.assert_array_equal(comparison.merge([(x, -x)])[:2], [x, -x])
+    merged_x, mean, *_ = comparison.merge([(x, x), (x, 3 * x)])
+    assert len(merged_x) == comparison.MAX_POINTS
+    assert (merged_x[0], merged_x[-1]) == (0, 4999)
+    np.testing.assert_allclose(mean, 2 * merged_x)
+
+
+@pytest.mark.parametrize(("length", "window"), [(0, 5), (30, 5), (300, 30), (10_000, 100)])
+def test_moving_average_window(length: int, window: int) -> None:
+    assert comparison.moving_average_window(length) == window
+
+
+def test_moving_average_begins_with_the_first_value() -> None:
+    average = comparison.moving_average(pd.Series([4.0, 2.0, 6.0, 1.0]), 3)
+    np.testing.assert_allclose(average, [4, 3, 4, 3])
+
+
+# Grouping
+
+
+def labels(output_dir: Path, *names: str) -> list[str]:
+    return [group.label for group in comparison.group_seeds(read(output_dir, *names))]
+
+
+def test_runs_that_differ_only_in_seed_are_grouped(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        write_run(tmp_path, f"base-seed{seed}", seed=seed)
+    write_run(tmp_path, "fast", learning_rate=0.001)
+    write_run(tmp_path, "child", parents=("base-seed1",), seed=4)
+    names = ["base-seed1", "fast", "base-seed2", "child", "base-seed3"]
+    groups = comparison.group_seeds(read(tmp_path, *names))
+    assert [(group.label, len(group.runs)) for group in groups] == [
+        ("base (3 seeds)", 3),
+        ("fast", 1),
+        ("child", 1),
+    ]
+    assert [len(group.runs) for group in comparison.ungrouped(read(tmp_path, *names))] == [1] * 5
+
+
+def test_group_labels(tmp_path: Path) -> None:
+    for i, name in enumerate(["x", "y", "run-a1", "run-a2", "boss1", "boss2"]):
+        write_run(tmp_path, name, episodes=1, clears=(), seed=i)
+    for i, name in enumerate(["run-b1", "run-b2"]):
+        write_run(tmp_path, name, episodes=1, clears=(), seed=i, gamma=0.5)
+    assert labels(tmp_path, "x", "y") == ["x+y (2 seeds)"]
+    assert labels(tmp_path, "boss1", "boss2") == ["boss (2 seeds)"]
+    assert labels(tmp_path, "run-a1", "x", "run-b1", "run-b2") == [
+        "run-a1+x (2 seeds)",
+        "run-b (2 seeds)",
+    ]
+    write_run(tmp_path, "run-c1", episodes=1, clears=(), seed=3, gamma=0.7)
+    write_run(tmp_path, "run-c2", episodes=1, clears=(), seed=3, gamma=0.7)
+    assert labels(tmp_path, "run-c1", "run-c2") == ["run-c (2 runs, seeds repeated)"]
+
+
+def test_groups_of_the_same_prefix_are_told_apart(tmp_path: Path) -> None:
+    for seed, gamma in ((1, 0.9), (2, 0.9), (3, 0.5), (4, 0.5)):
+        write_run(tmp_path, f"run-{seed}", episodes=1, clears=(), seed=seed, gamma=gamma)
+    assert labels(tmp_path, "run-1", "run-2", "run-3", "run-4") == [
+        "run-1+run-2 (2 seeds)",
+        "run-3+run-4 (2 seeds)",
+    ]
+
+
+# The table
+
+
+def test_table_of_single_runs(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", episodes=0, clears=())
+    table = comparison.table(comparison.ungrouped(read(tmp_path, "a", "b")))
+    first, second = table.to_dict("records")
+    assert (first["run"], first["stage"]) == ("a", "1-1")
+    # The best is the second of three evaluations, 4 of 10; the interval is that evaluation's.
+    assert first["best_clear_rate"] == 0.4
+    assert (first["clear_rate_low"], first["clear_rate_high"]) == (0.2, 0.7)
+    assert first["best_mean_x"] == 503
+    assert (first["episodes"], first["env_steps"]) == (30, 3000)
+    assert first["hours"] == pytest.approx(3000 / 3600, rel=1e-4)
+    assert first["env_steps_per_s"] == pytest.approx(1.0, rel=1e-4)
+    assert math.isnan(second["best_clear_rate"]) and math.isnan(second["env_steps_per_s"])
+    assert second["episodes"] == 0
+
+
+def test_table_of_a_group(tmp_path: Path) -> None:
+    write_run(tmp_path, "a-1", clears=(2,), seed=1)
+    write_run(tmp_path, "a-2", clears=(6,), seed=2, episodes=10)
+    write_run(tmp_path, "a-3", clears=(), seed=3, episodes=20)
+    runs = read(tmp_path, "a-1", "a-2", "a-3")
+    (row,) = comparison.table(comparison.group_seeds(runs)).to_dict("records")
+    assert row["runs"] == "a-1 a-2 a-3"
+    # The mean of those that were evaluated, and its bootstrap: not Wilson's (0.1, 0.6).
+    assert row["best_clear_rate"] == pytest.approx(0.4)
+    assert (row["clear_rate_low"], row["clear_rate_high"]) == (0.2, 0.6)
+    assert row["episodes"] == 20
+
+
+def test_formatted_table(tmp_path: Path) -> None:
+    write_run(tmp_path, "a-long-name")
+    write_run(tmp_path, "b", episodes=0, clears=())
+    write_run(tmp_path, "full", stage="full")
+    rows = comparison.table(comparison.ungrouped(read(tmp_path, "a-long-name", "b")))
+    head, first, second = comparison.format_table(rows).splitlines()
+    assert len(head) == len(first) == len(second)
+    assert "best mean stages" not in head
+    assert " ".join(first.split()) == "a-long-name 40.0% 20.0% to 70.0% 503 30 3,000 0.83 1"
+    assert " ".join(second.split()) == "b - - - 0 0 0.00 -"
+    full = comparison.table(comparison.ungrouped(read(tmp_path, "full")))
+    assert "best mean stages" in comparison.format_table(full)
+
+
+def test_notes(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", stage="1-2")
+    write_run(tmp_path, "c", seed=5)
+    assert comparison.notes(comparison.ungrouped(read(tmp_path, "a", "c"))) == []
+    (note,) = comparison.notes(comparison.ungrouped(read(tmp_path, "a", "b", "c")))
+    assert "not comparable (1-1: a, c; 1-2: b)" in note
+    (note,) = comparison.notes(comparison.group_seeds(read(tmp_path, "a", "c")))
+    assert "bootstrap" in note
+
+
+def test_comparison_path_is_short_and_depends_on_every_name(tmp_path: Path) -> None:
+    assert comparison.comparison_path(tmp_path, ["a", "b"], "csv") == (
+        tmp_path / "stats" / "comparison_a_b.csv"
+    )
+    names = [f"a-rather-long-name-{i}" for i in range(50)]
+    first = comparison.comparison_path(tmp_path, names, "png")
+    assert len(first.name) < 130
+    assert first != comparison.comparison_path(tmp_path, [*names[:-1], "other"], "png")
+
+
+# Reading
+
+
+def test_position_counts_stages_and_the_part_passed(tmp_path: Path) -> None:
+    paths = write_run(tmp_path, "a", episodes=0, clears=(), stage="full")
+    log = RecordLog(paths.episodes_csv, EpisodeRecord)
+    for i, (world, stage, x) in enumerate([(1, 1, 1700), (1, 2, 0), (2, 1, 340), (8, 4, 9000)]):
+        log.append(EpisodeRecord(i, i, 0, 0, 0, 0, 1, x, world, stage, 0, 0, 0, 0, "death"))
+    log.close()
+    position = comparison.read_run(paths).episodes["position"]
+    np.testing.assert_allclose(position, [0.5, 1, 4.1, 32])
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"lineage": {"iteration": "x"}}'])
+def test_damaged_run_json_is_named(tmp_path: Path, content: str) -> None:
+    paths = write_run(tmp_path, "a", episodes=1)
+    paths.run_json.write_text(content)
+    with pytest.raises(UserError, match=r"run\.json is damaged"):
+        comparison.read_run(paths)
+
+
+@pytest.mark.parametrize("content", ["{", '{"env": {"stage": "9-9"}}', '{"new": {}}'])
+def test_damaged_config_json_is_named(tmp_path: Path, content: str) -> None:
+    paths = write_run(tmp_path, "a", episodes=1)
+    paths.config_json.write_text(content)
+    with pytest.raises(UserError, match=r"config\.json"):
+        comparison.read_run(paths)
+
+
+# The figures
+
+
+def test_training_figure_shows_the_records(tmp_path: Path) -> None:
+    figure = draw_training(write_run(tmp_path, "a"))
+    returns, progress, rate, loss, epsilon, mean_x = figure.axes
+    steps = 100 * np.arange(1, 31)
+    average = line(returns, "mean of last 5")
+    np.testing.assert_array_equal(average.get_xdata(), steps)
+    assert average.get_ydata()[-1] == pytest.approx(10 * np.mean([26, 27, 28, 29, 30]))
+    assert line(returns, "best so far").get_ydata().max() == 300
+    np.testing.assert_array_equal(line(progress, "episode").get_ydata(), steps)
+    np.testing.assert_array_equal(line(progress, "clear (3)").get_xdata(), [1000, 2000, 3000])
+    best = line(rate, "best model (40%)")
+    assert (best.get_xdata(), best.get_ydata()) == ([2000], [0.4])
+    (bars,) = rate.collections
+    np.testing.assert_allclose(bars.get_segments()[1], [[2000, 0.2], [2000, 0.7]])
+    np.testing.assert_allclose(line(loss, "record").get_ydata(), 0.5 / np.arange(1, 31), rtol=1e-5)
+    assert line(epsilon, "epsilon").get_ydata()[0] == 1
+    np.testing.assert_allclose(line(mean_x, "mean of 10").get_ydata(), [501, 502, 503])
+    assert all(panel.get_title(loc="left") and panel.get_ylabel() for panel in figure.axes)
+
+
+def test_title_names_run_stage_seed_and_lineage(tmp_path: Path) -> None:
+    title = draw_training(write_run(tmp_path, "first", seed=7)).get_suptitle()
+    assert "first" in title and "stage 1-1 | simple actions | seed 7" in title
+    assert "iteration" not in title
+    title = draw_training(write_run(tmp_path, "c", parents=("first", "b"))).get_suptitle()
+    assert "iteration 3: first -> b -> c" in title
+    ancestors = tuple(f"{'long' * 18}-{i}" for i in range(9))
+    title = draw_training(write_run(tmp_path, "d", parents=ancestors)).get_suptitle()
+    assert "iteration 10" in title and "..." in title
+    assert max(map(len, title.splitlines())) <= 150
+
+
+@pytest.mark.parametrize("episodes", [30, 3000])
+def test_nothing_overlaps(tmp_path: Path, episodes: int) -> None:
+    paths = write_run(tmp_path, "a", episodes=episodes, clears=(3,) * (episodes // 10))
+    figure = draw_training(paths)
+    figure.draw_without_rendering()  # which lays it out
+    title = figure._suptitle.get_window_extent()
+    width = figure.bbox.width
+    for panel in figure.axes:
+        legend = panel.get_legend().get_window_extent()
+        heading = panel._left_title.get_window_extent()
+        assert legend.y0 >= panel.bbox.y1 - 1, "the legend hides data"
+        assert heading.y0 >= legend.y1 - 1, "the legend hides the panel's title"
+        assert heading.y1 <= title.y0, "the panel's title hides the figure's"
+        right = [other.bbox.x0 for other in figure.axes if other.bbox.x0 > panel.bbox.x1]
+        assert legend.x1 <= min(right, default=width), "the legend hides its neighbour"
+
+
+def test_steps_are_written_with_k_and_m(tmp_path: Path) -> None:
+    figure = draw_training(write_run(tmp_path, "a", steps_per_episode=50_000))
+    ticks = [label.get_text() for label in figure.axes[3].get_xticklabels()]
+    assert "500k" in ticks and "1M" in ticks
+
+
+def test_full_game_shows_world_stages(tmp_path: Path) -> None:
+    figure = draw_training(write_run(tmp_path, "a", stage="full"))
+    progress, result = figure.axes[1], figure.axes[5]
+    assert [label.get_text() for label in progress.get_yticklabels()][:3] == ["1-1", "1-2", "1-3"]
+    assert "stages cleared" in result.get_title(loc="left")
+    assert line(result, "mean of").get_ydata()[1] == pytest.approx(0.4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_empty_run_says_what_is_missing(tmp_path: Path) -> None:
+    figure = draw_training(write_run(tmp_path, "a", episodes=0, clears=()))
+    missing = ["episodes", "episodes", "evaluations", "updates", "episodes", "evaluations"]
+    assert [texts(panel) for panel in figure.axes] == [[f"no {what} yet"] for what in missing]
+    figure = draw_training(write_run(tmp_path, "b", episodes=1, clears=()))
+    assert not texts(figure.axes[0]) and texts(figure.axes[2])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("loss", ["nan", "0", "0.25", "1e-9", "1e9"])
+def test_any_loss_can_be_drawn(tmp_path: Path, loss: str) -> None:
+    paths = write_run(tmp_path, "a")
+    table = pd.read_csv(paths.updates_csv)
+    table["loss"] = table["loss"].astype(object)
+    table.loc[5 if loss.startswith("1e") else slice(None), "loss"] = loss
+    table.to_csv(paths.updates_csv, index=False)
+    labels = [label.get_text() for label in draw_training(paths).axes[3].get_yticklabels()]
+    assert 2 <= len(labels) <= 20
+
+
+def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    paths = write_run(tmp_path, "a")
+    for path in (paths.episodes_csv, paths.updates_csv, paths.evaluations_csv):
+        path.write_bytes(path.read_bytes()[:-3])
+    figure = draw_training(paths)
+    assert len(line(figure.axes[0], "episode").get_xdata()) == 29
+
+
+def test_comparison_figure(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path, f"a-{seed}", seed=seed, episodes=10 * seed)
+    write_run(tmp_path, "b", gamma=0.5)
+    write_run(tmp_path, "empty", episodes=0, clears=(), gamma=0.6)
+    groups = comparison.group_seeds(read(tmp_path, "a-1", "a-2", "b", "empty"))
+    figure: Any = Figure(figsize=plots.SIZE_INCHES)
+    plots.draw_comparison(figure, groups, "hours")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a (2 seeds)", "b", "empty"]
+    assert "bootstrap" in legend.get_title().get_text()
+    panel = figure.axes[0]
+    single_1, single_2, mean, b = panel.lines
+    assert (len(single_1.get_xdata()), len(single_2.get_xdata())) == (10, 20)
+    assert mean.get_xdata().max() == pytest.approx(1000 / 3600, rel=1e-5)
+    assert b.get_xdata().max() == pytest.approx(3000 / 3600, rel=1e-5)
+    assert len(panel.collections) == 1, "one band, for the group"
+    assert "mean of last 5" in panel.get_title(loc="left")
+    assert figure.axes[5].get_xlabel() == "training time (hours)"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("x", ["episodes", "steps", "hours"])
+def test_comparison_of_empty_runs(tmp_path: Path, x: str) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path, f"a-{seed}", seed=seed, episodes=0, clears=())
+    figure = Figure()
+    plots.draw_comparison(figure, comparison.group_seeds(read(tmp_path, "a-1", "a-2")), x)
+    assert texts(figure.axes[3]) == ["no updates yet"]
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_vector_formats(tmp_path: Path, suffix: str, magic: bytes) -> None:
+    path = tmp_path / f"figure.{suffix}"
+    plots.save(lambda figure: None, path)
+    assert path.read_bytes().startswith(magic)
+
+
+def test_unwritable_figure_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*a\.png"):
+        plots.save(lambda figure: None, tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_window_is_drawn_again_only_when_a_file_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib import pyplot
+
+    file, missing = tmp_path / "a.csv", tmp_path / "b.csv"
+    file.write_text("1")
+    drawn, passes = [], []
+
+    def wait(canvas: Any, seconds: float) -> None:
+        passes.append(seconds)
+        if len(passes) == 3:
+            file.write_text("12")
+        if len(passes) == 5:
+            missing.write_text("1")
+        if len(passes) == 7:
+            pyplot.close("all")
+
+    pyplot.switch_backend("agg")
+    canvas = type(pyplot.figure().canvas)
+    pyplot.close("all")
+    monkeypatch.setattr(canvas, "start_event_loop", wait)
+    monkeypatch.setattr(plots, "_open_window", pyplot.figure)
+    monkeypatch.setattr(pyplot, "show", lambda block: None)
+    plots.show(lambda figure: drawn.append(len(passes)), [file, missing])
+    assert drawn == [0, 3, 5]
+    assert len(passes) == 7
+
+
+def test_no_window_without_a_display() -> None:
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")  # what pyplot falls back to
+    with pytest.raises(UserError, match=r"no window can be opened .*; leave out --show and --live"):
+        plots.show(lambda figure: None)
+
+
+# The scripts
+
+
+@pytest.mark.parametrize("script", ["visualize_training.py", "compare_runs.py"])
+def test_help_is_quick(tmp_path: Path, script: str) -> None:
+    slow = ("numpy", "pandas", "matplotlib", *SLOW)
+    result = run_script(tmp_path, script, "--help", forbidden=slow)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "--output-dir" in result.stdout
+
+
+def test_visualize_training_writes_a_png(tmp_path: Path) -> None:
+    paths = write_run(tmp_path, "a")
+    result = run_script(tmp_path, "visualize_training.py", "--run-name", "a")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"{paths.stats / 'training.png'}\n"
+    assert png_size(paths.stats / "training.png") == (1920, 1080)
+    assert not list(paths.stats.glob("*.tmp"))
+
+
+def test_missing_run_names_the_nearest_first(tmp_path: Path) -> None:
+    for name in ("zebra", "mario-first", "apple"):
+        write_run(tmp_path, name, episodes=1)
+    result = run_script(tmp_path, "visualize_training.py", "--run-name", "mario-frist")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: no run 'mario-frist': there are mario-first, ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_compare_runs_prints_a_table_and_writes_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", stage="1-2")
+    before = sorted((tmp_path / "stats").rglob("*"))
+    forbidden = ("matplotlib", *SLOW)
+    result = run_script(tmp_path, "compare_runs.py", "--run-names", "a", "b", forbidden=forbidden)
+    assert (result.returncode, result.stderr) == (0, "")
+    head, first, second, note = result.stdout.splitlines()
+    assert head.startswith("run") and first.startswith("a ") and second.startswith("b ")
+    assert "not comparable" in note
+    assert sorted((tmp_path / "stats").rglob("*")) == before
+
+
+def test_compare_runs_saves_csv_and_png(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path, f"a-{seed}", seed=seed, clears=(2 * seed,))
+    flags = ["--run-names", "a-1", "a-2", "--group", "--save", "--x", "episodes"]
+    result = run_script(tmp_path, "compare_runs.py", *flags)
+    assert (result.returncode, result.stderr) == (0, "")
+    csv, png = tmp_path / "stats/comparison_a-1_a-2.csv", tmp_path / "stats/comparison_a-1_a-2.png"
+    assert result.stdout.splitlines()[-2:] == [str(csv), str(png)]
+    (row,) = pd.read_csv(csv).to_dict("records")
+    assert (row["run"], row["runs"], row["episodes"]) == ("a (2 seeds)", "a-1 a-2", 30)
+    assert row["best_clear_rate"] == pytest.approx(0.3)
+    assert (row["clear_rate_low"], row["clear_rate_high"]) == (0.2, 0.4)
+    assert png_size(png) == (1920, 1080)
+
+
+def test_compare_runs_refuses_a_name_given_twice(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", episodes=1)
+    result = run_script(tmp_path, "compare_runs.py", "--run-names", "a", "a")
+    assert result.returncode == 2
+    assert result.stderr == "error: --run-names: 'a' is given twice; name each run once\n"

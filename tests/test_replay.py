@@ -1,0 +1,413 @@
+"""The replay and the n-step sums against a reference that stores everything, the slow way."""
+
+import copy
+import itertools
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
+from mario_rl.replay import Batch, NStepAccumulator, PrioritizedReplay, Transitions
+
+GAMMA = 0.9
+
+
+class Reference(NamedTuple):
+    obs: np.ndarray
+    action: int
+    n_step_return: float
+    discount: float
+    steps: int
+    next_obs: np.ndarray
+
+
+@dataclass
+class Episode:
+    first_row: int
+    frames: list[np.ndarray]
+    actions: list[int] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    terminated: bool = False
+    truncated: bool = False
+
+    def obs(self, t: int) -> np.ndarray:
+        """The frames t - 3 to t, the first one in place of those before it."""
+        return np.stack([self.frames[max(0, t - back)] for back in range(STACK - 1, -1, -1)])
+
+    def transitions(self, n_step: int) -> dict[int, Reference]:
+        """Those that can be known by now, by the step at which they begin."""
+        result = {}
+        length, done = len(self.actions), self.terminated or self.truncated
+        for t in range(length if done else length - n_step + 1):
+            end = min(t + n_step, length)
+            value = sum(GAMMA ** (i - t) * self.rewards[i] for i in range(t, end))
+            at_terminal_state = self.terminated and end == length
+            discount = 0.0 if at_terminal_state else GAMMA ** (end - t)
+            result[t] = Reference(
+                self.obs(t), self.actions[t], value, discount, end - t, self.obs(end)
+            )
+        return result
+
+
+class Recording:
+    """Random episodes played in lockstep into a replay, and kept whole beside it."""
+
+    def __init__(self, num_envs: int, capacity: int, n_step: int, seed: int = 0) -> None:
+        self.replay = PrioritizedReplay(ReplayConfig(replay_capacity=capacity), num_envs)
+        self.episodes: list[list[Episode]] = [[] for _ in range(num_envs)]
+        self.rows = 0
+        self._accumulator = NStepAccumulator(n_step, GAMMA, num_envs)
+        self._n_step = n_step
+        self._rng = np.random.default_rng(seed)
+        self._slots = np.zeros(num_envs, dtype=np.int64)
+
+    def step(self) -> None:
+        """One row: in each environment a step, or a reset after an episode's end."""
+        rng, num_envs = self._rng, len(self.episodes)
+        frames = rng.integers(256, size=(num_envs, *FRAME_SHAPE), dtype=np.uint8)
+        is_first = np.zeros(num_envs, dtype=np.bool_)
+        completed = []
+        for env, episodes in enumerate(self.episodes):
+            if not episodes or episodes[-1].terminated or episodes[-1].truncated:
+                is_first[env] = True
+                episodes.append(Episode(self.rows, [frames[env]]))
+                continue
+            episode = episodes[-1]
+            episode.actions.append(int(rng.integers(7)))
+            episode.rewards.append(float(rng.normal()))
+            episode.frames.append(frames[env])
+            # In some stretches episodes last a step or two, in others longer than the replay.
+            end_probability = (0.4, 0.1, 0.0)[self.rows // 40 % 3]
+            episode.terminated = rng.random() < end_probability
+            episode.truncated = not episode.terminated and rng.random() < end_probability
+            completed += self._accumulator.append(
+                env, int(self._slots[env]), episode.actions[-1], episode.rewards[-1],
+                episode.terminated, episode.truncated,
+            )  # fmt: skip
+        self._slots = self.replay.append_frames(frames, is_first)
+        if completed:
+            self.replay.add(Transitions.from_rows(completed))
+        self.rows += 1
+
+    def current_obs(self) -> np.ndarray:
+        episodes = [episodes[-1] for episodes in self.episodes]
+        return np.stack([episode.obs(len(episode.actions)) for episode in episodes])
+
+    def available(self) -> dict[int, Reference]:
+        """The transitions whose four frames are all kept, by slot."""
+        num_rows, num_envs = self.replay.num_rows, len(self.episodes)
+        first_row = self.rows - num_rows + STACK - 1
+        return {
+            (episode.first_row + t) % num_rows * num_envs + env: transition
+            for env, episodes in enumerate(self.episodes)
+            for episode in episodes
+            for t, transition in episode.transitions(self._n_step).items()
+            if episode.first_row + t >= first_row
+        }
+
+
+def sample_all(replay: PrioritizedReplay, seed: int = 0) -> Batch:
+    """A sample so large that it holds every transition, as long as their priorities are equal."""
+    return replay.sample(2 * replay.num_rows * replay.num_envs, 0.4, np.random.default_rng(seed))
+
+
+def assert_batch_is_right(batch: Batch, expected: dict[int, Reference]) -> None:
+    for i in np.unique(batch.slots, return_index=True)[1]:
+        reference = expected[batch.slots[i]]
+        assert np.array_equal(batch.obs[i], reference.obs)
+        assert batch.actions[i] == reference.action
+        assert batch.returns[i] == pytest.approx(reference.n_step_return, rel=1e-5, abs=1e-6)
+        assert batch.discounts[i] == pytest.approx(reference.discount, rel=1e-6)
+        assert np.array_equal(batch.next_obs[i], reference.next_obs)
+
+
+def filled_replay(rows: int = 40, num_envs: int = 2, **config: float) -> PrioritizedReplay:
+    """A replay in which one endless episode in each environment left transitions of one step."""
+    replay = PrioritizedReplay(ReplayConfig(replay_capacity=rows * num_envs, **config), num_envs)
+    frames = np.zeros((num_envs, *FRAME_SHAPE), dtype=np.uint8)
+    replay.append_frames(frames, np.ones(num_envs, dtype=np.bool_))
+    for _ in range(rows // 2):
+        add_row(replay)
+    return replay
+
+
+def add_row(replay: PrioritizedReplay) -> np.ndarray:
+    """One more step in each environment; returns the slots where the new transitions begin."""
+    slots, num_envs = replay.newest_slots(), replay.num_envs
+    frames = np.zeros((num_envs, *FRAME_SHAPE), dtype=np.uint8)
+    replay.append_frames(frames, np.zeros(num_envs, dtype=np.bool_))
+    replay.add(Transitions.from_rows([(int(slot), 0, 0.0, 0.9, 1) for slot in slots]))
+    return slots
+
+
+def priorities_of(replay: PrioritizedReplay, slots: np.ndarray) -> np.ndarray:
+    return replay.state_dict()["priorities"][slots]
+
+
+# frames and transitions
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_stacks_equal_naive_frame_stacking(num_envs):
+    recording = Recording(num_envs, capacity=17 * num_envs, n_step=1)
+    for _ in range(17 * 8):
+        recording.step()
+        replay = recording.replay
+        assert np.array_equal(replay.stacks(replay.newest_slots()), recording.current_obs())
+
+
+@pytest.mark.parametrize(("num_envs", "capacity"), [(1, 24), (3, 74)])
+@pytest.mark.parametrize("n_step", [1, 3, 5])
+def test_samples_are_the_transitions_that_were_played(num_envs, capacity, n_step):
+    recording = Recording(num_envs, capacity, n_step)
+    kinds = set()
+    for row in range(24 * 6):
+        recording.step()
+        if row % 9 in (0, 4):
+            expected = recording.available()
+            if not expected:
+                continue
+            batch = sample_all(recording.replay, seed=row)
+            assert set(batch.slots) == set(expected)
+            assert_batch_is_right(batch, expected)
+            kinds |= {(ref.discount == 0, ref.steps) for ref in expected.values()}
+    # Terminal and bootstrapped ones of every length took part.
+    assert kinds == set(itertools.product((True, False), range(1, n_step + 1)))
+
+
+def test_truncation_bootstraps_from_the_final_frame():
+    replay = PrioritizedReplay(ReplayConfig(replay_capacity=64), 1)
+    accumulator = NStepAccumulator(3, GAMMA, 1)
+    rng = np.random.default_rng(0)
+    frames = rng.integers(256, size=(4, 1, *FRAME_SHAPE), dtype=np.uint8)
+    is_first = (True, False, False, True)  # two steps, and a reset
+    slots = [
+        int(replay.append_frames(frame, np.array([first]))[0])
+        for frame, first in zip(frames, is_first, strict=True)
+    ]
+    completed = accumulator.append(0, slots[0], 1, 1.0, False, False)
+    completed += accumulator.append(0, slots[1], 2, 1.0, False, True)
+    replay.add(Transitions.from_rows(completed))
+    batch = replay.sample(2, 1.0, rng)
+    assert batch.slots.tolist() == [0, 1]
+    assert batch.discounts == pytest.approx([GAMMA**2, GAMMA])
+    final = frames[[0, 0, 1, 2], 0]
+    assert np.array_equal(batch.next_obs, np.stack([final, final]))
+
+
+# priorities
+
+
+def test_new_transitions_get_the_greatest_priority_so_far():
+    replay = filled_replay(priority_exponent=0.5)
+    slots = add_row(replay)
+    assert priorities_of(replay, slots) == pytest.approx([1.0, 1.0])
+    replay.update_priorities(slots, np.array([-8.0, 2.0], dtype=np.float32))
+    assert priorities_of(replay, slots) == pytest.approx(np.sqrt([8.001, 2.001]))
+    assert priorities_of(replay, add_row(replay)) == pytest.approx(np.sqrt([8.001] * 2))
+    replay.update_priorities(slots, np.zeros(2, dtype=np.float32))  # the record stands
+    assert priorities_of(replay, slots) == pytest.approx(np.sqrt([0.001] * 2))
+    assert priorities_of(replay, add_row(replay)) == pytest.approx(np.sqrt([8.001] * 2))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
+def test_draws_follow_the_priorities(exponent):
+    replay = filled_replay(priority_exponent=exponent)
+    rng = np.random.default_rng(0)
+    slots = np.unique(sample_all(replay).slots)
+    errors = np.where(np.arange(len(slots)) % 4 == 0, 4.0, 0.25)
+    replay.update_priorities(slots, errors)
+    drawn = np.concatenate([replay.sample(64, 1.0, rng).slots for _ in range(100)])
+    priorities = (errors + 1e-3) ** exponent
+    expected = len(drawn) * priorities / priorities.sum()
+    counts = np.bincount(drawn, minlength=slots.max() + 1)[slots]
+    assert counts.sum() == len(drawn)
+    assert (abs(counts - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_one_draw_from_each_share_of_the_total():
+    replay = filled_replay()
+    slots = np.unique(sample_all(replay).slots)
+    for seed in range(5):
+        batch = replay.sample(len(slots), 1.0, np.random.default_rng(seed))
+        assert batch.slots.tolist() == slots.tolist()
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.4, 1.0])
+def test_importance_weights(exponent):
+    replay = filled_replay(priority_exponent=0.7)
+    slots = np.unique(sample_all(replay).slots)
+    replay.update_priorities(slots, np.linspace(0.0, 3.0, len(slots)))
+    batch = replay.sample(32, exponent, np.random.default_rng(0))
+    priorities = replay.state_dict()["priorities"]
+    probabilities = priorities[batch.slots] / priorities.sum()
+    weights = (len(slots) * probabilities) ** -exponent
+    assert batch.is_weights.dtype == np.float32
+    assert batch.is_weights == pytest.approx(weights / weights.max(), rel=1e-6)
+    assert batch.is_weights.max() == 1 and batch.is_weights.min() > 0
+    assert (batch.is_weights == 1).all() == (exponent == 0)
+
+
+def test_same_generator_same_sample():
+    replay = filled_replay()
+    first, second = (replay.sample(16, 0.4, np.random.default_rng(5)) for _ in range(2))
+    other = replay.sample(16, 0.4, np.random.default_rng(6))
+    assert np.array_equal(first.slots, second.slots)
+    assert not np.array_equal(first.slots, other.slots)
+
+
+# memory
+
+
+def bytes_of(value: object) -> int:
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    return sum(map(bytes_of, vars(value).values())) if hasattr(value, "__dict__") else 0
+
+
+@pytest.mark.parametrize(("capacity", "num_envs"), [(1000, 8), (4099, 4), (8192, 1)])
+def test_required_bytes_are_what_the_arrays_take(capacity, num_envs):
+    config = ReplayConfig(replay_capacity=capacity)
+    actual = bytes_of(PrioritizedReplay(config, num_envs))
+    assert PrioritizedReplay.required_bytes(config) == pytest.approx(actual, rel=0.01)
+
+
+@pytest.mark.parametrize("capacity", [100_000, 200_000])
+def test_a_transition_takes_the_memory_of_one_frame(capacity):
+    required = PrioritizedReplay.required_bytes(ReplayConfig(replay_capacity=capacity))
+    frame_bytes = int(np.prod(FRAME_SHAPE))
+    assert frame_bytes < required / capacity <= 7200
+
+
+@pytest.mark.parametrize(("capacity", "num_envs", "rows"), [(64, 8, 8), (71, 8, 8), (10, 1, 10)])
+def test_capacity_is_rounded_down_to_whole_rows(capacity, num_envs, rows):
+    replay = PrioritizedReplay(ReplayConfig(replay_capacity=capacity), num_envs)
+    assert replay.num_rows == rows
+
+
+# state
+
+
+@pytest.mark.parametrize("rows", [10, 24, 61])
+def test_restored_replay_goes_on_as_the_original(rows):
+    recording = Recording(num_envs=2, capacity=48, n_step=3)
+    for _ in range(rows):
+        recording.step()
+    replay = recording.replay
+    batch = sample_all(replay)
+    replay.update_priorities(batch.slots, np.linspace(-5, 5, len(batch.slots)))
+    assert replay.rows == range(max(0, rows - 24), rows)
+    middle = replay.rows.start + 7
+    older = replay.frames_since(replay.rows.start)
+    assert older.shape == (len(replay.rows), 2, *FRAME_SHAPE)
+    newer = replay.frames_since(middle)
+    assert np.array_equal(older[7:], newer)
+    # The newer block is right where the two overlap.
+    blocks = [(replay.rows.start, np.concatenate([older[:7], 255 - older[7:9]])), (middle, newer)]
+    state = copy.deepcopy(replay.state_dict())
+
+    restored = PrioritizedReplay(ReplayConfig(replay_capacity=48), 2)
+    restored.load_state_dict(state, blocks)
+    for expected, actual in zip(sample_all(replay, 9), sample_all(restored, 9), strict=True):
+        assert np.array_equal(expected, actual)
+    assert np.array_equal(restored.newest_slots(), replay.newest_slots())
+    assert restored.rows == replay.rows
+
+    assert restored.state_dict()["max_priority"] == pytest.approx(5.001)
+
+    recording.replay = restored
+    for _ in range(40):
+        recording.step()
+        batch = restored.sample(64, 0.4, np.random.default_rng(0))
+        assert_batch_is_right(batch, recording.available())
+
+
+def test_frames_since_the_newest_row_are_none():
+    recording = Recording(num_envs=2, capacity=48, n_step=1)
+    for _ in range(30):
+        recording.step()
+    assert recording.replay.frames_since(30).shape == (0, 2, *FRAME_SHAPE)
+
+
+# n-step sums
+
+ENDS = [(True, False), (False, True), (True, True)]  # terminated, truncated
+
+
+def reference_transitions(
+    first_slot: int, rewards: list[float], terminated: bool, n_step: int, gamma: float
+) -> list[tuple[int, int, float, float, int]]:
+    """Of one finished episode whose step t begins at slot first_slot + t and takes action t % 7."""
+    rows = []
+    for t in range(len(rewards)):
+        part = rewards[t : t + n_step]
+        is_last = t + len(part) == len(rewards)
+        value = sum(gamma**i * reward for i, reward in enumerate(part))
+        discount = 0.0 if terminated and is_last else gamma ** len(part)
+        rows.append((first_slot + t, t % 7, value, discount, len(part)))
+    return rows
+
+
+@pytest.mark.parametrize("n_step", [1, 2, 3, 5])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 0.9])
+def test_n_step_sums_equal_the_slow_ones(n_step, gamma):
+    rng = np.random.default_rng(n_step)
+    # Two environments whose episodes, of every length and end, begin and end at different times.
+    episodes = list(itertools.product(range(1, 9), ENDS))
+    plans = [episodes, [episodes[i] for i in rng.permutation(len(episodes))]]
+    steps: list[list[tuple[int, int, float, bool, bool]]] = [[], []]
+    expected = []
+    for env, plan in enumerate(plans):
+        for number, (length, (terminated, truncated)) in enumerate(plan):
+            first_slot = 1000 * env + 10 * number
+            rewards = rng.normal(size=length).tolist()
+            for t, reward in enumerate(rewards):
+                end = t == length - 1
+                steps[env].append(
+                    (first_slot + t, t % 7, reward, terminated and end, truncated and end)
+                )
+            expected += reference_transitions(first_slot, rewards, terminated, n_step, gamma)
+
+    accumulator = NStepAccumulator(n_step, gamma, 2)
+    actual = []
+    for both in zip(*steps, strict=True):
+        for env, step in enumerate(both):
+            completed = accumulator.append(env, *step)
+            assert all(slot // 1000 == env for slot, *_ in completed)
+            actual += completed
+    assert [row[:2] for row in sorted(actual)] == [row[:2] for row in sorted(expected)]
+    for row, reference in zip(sorted(actual), sorted(expected), strict=True):
+        assert row == pytest.approx(reference)
+    assert accumulator.state_dict() == [[], []]
+
+
+def test_transition_is_complete_after_n_rewards():
+    accumulator = NStepAccumulator(3, 0.5, 1)
+    assert accumulator.append(0, 10, 4, 1.0, False, False) == []
+    assert accumulator.append(0, 11, 5, 2.0, False, False) == []
+    assert accumulator.append(0, 12, 6, 4.0, False, False) == [(10, 4, 3.0, 0.125, 3)]
+    assert accumulator.append(0, 13, 0, 8.0, True, False) == [
+        (11, 5, 6.0, 0.0, 3),
+        (12, 6, 8.0, 0.0, 2),
+        (13, 0, 8.0, 0.0, 1),
+    ]
+
+
+def test_restored_sums_go_on_where_they_were():
+    original, restored = NStepAccumulator(3, 0.9, 2), NStepAccumulator(3, 0.9, 2)
+    original.append(0, 1, 2, 0.5, False, False)
+    original.append(1, 7, 3, 0.25, False, False)
+    original.append(1, 8, 4, 0.125, False, False)
+    restored.load_state_dict(copy.deepcopy(original.state_dict()))
+    for env in (0, 1):
+        completed = [a.append(env, 9, 0, 1.0, False, True) for a in (original, restored)]
+        assert completed[0] == completed[1] and len(completed[0]) == 2 + env
+
+
+def test_transitions_have_their_dtypes():
+    transitions = Transitions.from_rows([(5, 1, 0.5, 0.9, 1), (6, 2, 1.5, 0.0, 3)])
+    dtypes = [column.dtype for column in transitions]
+    assert dtypes == [np.int64, np.uint8, np.float32, np.float32, np.uint8]
+    assert transitions.slots.tolist() == [5, 6] and transitions.steps.tolist() == [1, 3]

@@ -1,0 +1,263 @@
+"""The scripts as processes on the real game, as a user runs them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.image import imread
+
+ROOT = Path(__file__).parent.parent
+TRAIN = "progressive_mario_trainer.py"
+SMALL = (
+    "--stage 1-1 --num-envs 4 --batch-size 16 --learning-starts 100 --replay-capacity 800 "
+    "--stall-steps 12 --eps-decay 500 --eval-episodes 2 --eval-interval 200 "
+    "--checkpoint-interval 3 --replay-ratio 1"
+).split()
+
+
+def run(folder, script, *flags, code=0):
+    """Run a script in a folder; returns its output. Errors must be one line, without traceback."""
+    command = [sys.executable, str(ROOT / script), *map(str, flags)]
+    result = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    if code:
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        return result.stderr
+    assert result.stderr == ""
+    return result.stdout
+
+
+def start(folder, *flags):
+    command = [sys.executable, str(ROOT / TRAIN), *map(str, flags)]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for_checkpoint(folder, name, number):
+    manifest = folder / "checkpoints" / name / f"{number:06}.json"
+    deadline = time.monotonic() + 60
+    while not manifest.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """A finished run called "first"; its output."""
+    return run(folder, TRAIN, "--run-name", "first", "--num-episodes", 12, *SMALL)
+
+
+def weights(folder, name):
+    return torch.load(folder / "models" / f"{name}.pth", weights_only=True)["weights"]
+
+
+def test_train_writes_everything(folder, trained):
+    assert "device: CPU (--gpu-memory-fraction has no effect here)" in trained
+    assert re.search(r"replay: 800 transitions, 0\.\d\d GiB of", trained)
+    assert re.search(r"episode 1\d/12 .*epsilon 0\.\d+ .*left", trained)
+    assert "best model: models/first.pth" in trained
+    stats = folder / "stats" / "first"
+    episodes = pd.read_csv(stats / "episodes.csv")
+    assert len(episodes) >= 12 and list(episodes.episode) == list(range(1, len(episodes) + 1))
+    assert set(episodes.outcome) <= {"clear", "death", "time_up", "stall"}
+    assert episodes.max_x.min() >= 40 and episodes.env_steps.is_monotonic_increasing
+    updates = pd.read_csv(stats / "updates.csv")
+    assert len(updates) and np.isfinite(updates.loss).all() and updates.updates.iloc[-1] > 1
+    evaluations = pd.read_csv(stats / "evaluations.csv")
+    assert evaluations.env_steps.iloc[-1] == episodes.env_steps.iloc[-1]
+    assert evaluations.is_best.iloc[0] == 1
+    config = json.loads((stats / "config.json").read_text())
+    assert config["env"]["stage"] == "1-1" and config["run"]["num_episodes"] == 12
+    description = json.loads((stats / "run.json").read_text())
+    assert description["lineage"] == {"iteration": 1, "parents": []}
+    assert "--run-name first" in description["sessions"][0]["command"]
+    assert list((stats / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_existing_run_is_never_overwritten(folder, trained):
+    before = (folder / "stats/first/episodes.csv").read_bytes()
+    error = run(folder, TRAIN, "--run-name", "first", *SMALL, code=2)
+    assert "--resume" in error and "another --run-name" in error
+    assert (folder / "stats/first/episodes.csv").read_bytes() == before
+
+
+def test_killed_run_resumes_to_the_same_end(folder, trained):
+    flags = ["--run-name", "killed", "--num-episodes", 12, *SMALL]
+    process = start(folder, *flags)
+    wait_for_checkpoint(folder, "killed", 3)
+    time.sleep(0.5)  # into the work after it
+    process.kill()
+    process.communicate()
+    assert not (folder / "models" / "killed.pth").exists() or process.returncode == -9
+    output = run(folder, TRAIN, "--run-name", "killed", "--resume")
+    assert re.search(r"resumed at [1-9]\d* episodes", output)
+    expected, actual = weights(folder, "first"), weights(folder, "killed")
+    assert all(torch.equal(expected[key], actual[key]) for key in expected)
+    columns = ["episode", "env_steps", "episode_return", "max_x", "outcome", "epsilon"]
+    first, killed = (
+        pd.read_csv(folder / "stats" / name / "episodes.csv")[columns]
+        for name in ("first", "killed")
+    )
+    pd.testing.assert_frame_equal(first, killed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_tells_how_to_resume(folder, number):
+    name = f"stopped{int(number)}"
+    process = start(folder, "--run-name", name, "--num-episodes", 500, *SMALL)
+    wait_for_checkpoint(folder, name, 2)
+    second = run(folder, TRAIN, "--run-name", name, "--resume", code=2)
+    assert "is being trained by another process" in second
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in output, output
+    command = output.split("go on with: ")[1].strip()
+    assert "\n" not in command
+    episodes = len(pd.read_csv(folder / "stats" / name / "episodes.csv"))
+    result = subprocess.run(
+        f"{command} --num-episodes {episodes + 2}", shell=True, cwd=folder, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert f"resumed at {episodes} episodes" in result.stdout
+
+
+def test_resume_keeps_the_settings(folder, trained):
+    error = run(folder, TRAIN, "--run-name", "first", "--resume", "--gamma", 0.5, code=2)
+    assert "--gamma 0.5" in error and "0.9" in error
+    error = run(folder, TRAIN, "--run-name", "none", "--resume", code=2)
+    assert "first" in error
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--gamma", "1.5"], ["--gamma 1.5", "[0, 1)"]),
+        (["--batch-size", "many"], ["--batch-size", "many"]),
+        (["--stage", "9-9"], ["--stage", "8-4"]),
+        (["--replay-capacity", "99999999"], ["--replay-capacity 99999999", "use at most"]),
+        (["--unknown"], ["--unknown"]),
+        (["--run-name", "../x"], ["--run-name"]),
+    ],
+)
+def test_bad_flags_are_one_line(tmp_path, flags, words):
+    error = run(tmp_path, TRAIN, "--run-name", "bad", *flags, code=2)
+    assert all(word in error for word in words)
+    assert not list(tmp_path.glob("*/bad*/*.*"))
+
+
+def test_continue_prints_a_command_that_works(folder, trained):
+    output = run(folder, "continue_training.py", "--iteration", 2, "--num-episodes", 3,
+                 "--run-name", "second")  # fmt: skip
+    assert re.search(r"^> \S+ +1  1-1", output, re.MULTILINE), "the chosen candidate"
+    assert "epsilon 0.1" in output and "optimizer continued" in output
+    command = output.strip().splitlines()[-1]
+    result = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "evaluation at 0 steps" in result.stdout
+    lineage = json.loads((folder / "stats/second/run.json").read_text())["lineage"]
+    assert lineage["iteration"] == 2 and len(lineage["parents"]) == 1
+    output = run(folder, "continue_training.py", "--model-path", "models/second.pth",
+                 "--reset-optimizer", "--num-episodes", 2, "--start")  # fmt: skip
+    assert "optimizer reset" in output and "best model: models/second-iter3.pth" in output
+    description = json.loads((folder / "stats/second-iter3/run.json").read_text())
+    assert [parent["iteration"] for parent in description["lineage"]["parents"]] == [1, 2]
+
+
+def test_continue_refuses_what_does_not_fit(folder, trained, tmp_path):
+    error = run(folder, "continue_training.py", "--model-path", "models/first.pth",
+                "--action-set", "right", code=2)  # fmt: skip
+    assert "--action-set right" in error and "simple" in error
+    error = run(tmp_path, "continue_training.py", "--iteration", 2, code=2)
+    assert "progressive_mario_trainer.py" in error
+    error = run(folder, "continue_training.py", "--model-path", "models/first.pth", "--run-name",
+                "first", code=2)  # fmt: skip
+    assert "exists" in error
+
+
+def test_evaluate_records_every_frame_and_plots(folder, trained):
+    output = run(folder, "eval_mario.py", "--model-path", "models/first.pth", "--record", "--plot",
+                 "--max-steps", 20)  # fmt: skip
+    video = folder / re.search(r"video: (.*mp4)", output).group(1)
+    steps = int(re.search(r"(\d+) steps", output).group(1))
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert (stream.width, stream.height) == (768, 720)
+        assert stream.average_rate == 60
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert len(frames) == 4 * steps
+    sky = frames[0][300:310, 300:310].mean(axis=(0, 1))
+    assert sky[2] > 200 > sky[0], "World 1-1 has a blue sky"
+    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1, "nothing moved"
+    picture = imread(folder / re.search(r"plot: (.*png)", output).group(1))
+    assert picture.shape[0] > 600 and picture.std() > 0.05
+    again = run(folder, "eval_mario.py", "--model-path", "models/first.pth", "--plot",
+                "--episodes", 2, "--max-steps", 5)  # fmt: skip
+    assert "_2.png" in again, "an earlier plot is not overwritten"
+
+
+def test_evaluation_as_json_works_from_the_file_alone(folder, trained, tmp_path):
+    model = tmp_path / "elsewhere.pth"
+    model.write_bytes((folder / "models" / "first.pth").read_bytes())
+    command = [sys.executable, str(ROOT / "eval_mario.py"), "--model-path", str(model), "--json",
+               "--episodes", "3", "--max-steps", "15", "--seed", "5"]  # fmt: skip
+    reports = []
+    for _ in range(2):
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        reports.append(json.loads(result.stdout))
+    assert reports[0] == reports[1]
+    assert reports[0]["evaluation"]["eval_episodes"] == 3
+    assert len({episode["noop_frames"] for episode in reports[0]["episodes"]}) > 1
+    assert all(episode["length_steps"] <= 15 for episode in reports[0]["episodes"])
+
+
+def test_evaluate_says_what_is_wrong_in_one_line(folder, trained, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    model = "models/first.pth"
+    error = run(folder, "eval_mario.py", "--model-path", model, "--render", code=2)
+    assert "display" in error and "--record" in error
+    monkeypatch.setenv("DISPLAY", ":97")  # named, but not there
+    error = run(folder, "eval_mario.py", "--model-path", model, "--render", code=2)
+    assert "display" in error
+    for flags in (["--model-path", "none.pth"], ["--model-path", "stats/first/run.json"],
+                  ["--model-path", model, "--epsilon", "2"]):  # fmt: skip
+        run(folder, "eval_mario.py", *flags, code=2)
+
+
+@pytest.mark.skipif(
+    subprocess.run(["which", "Xvfb"], capture_output=True).returncode != 0, reason="needs Xvfb"
+)
+def test_render_opens_a_window(folder, trained, monkeypatch):
+    display = ":96"
+    server = subprocess.Popen(["Xvfb", display], stderr=subprocess.DEVNULL)
+    try:
+        monkeypatch.setenv("DISPLAY", display)
+        while not os.path.exists("/tmp/.X11-unix/X96"):
+            time.sleep(0.05)
+        output = run(folder, "eval_mario.py", "--model-path", "models/first.pth", "--render",
+                     "--delay", "0", "--max-steps", "5")  # fmt: skip
+        assert "5 steps" in output
+    finally:
+        server.kill()
+        server.wait()

@@ -1,0 +1,150 @@
+"""The training loop: it solves a small task, and a resumed run is the run that never stopped."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from games import Corridor
+
+from mario_rl.actors import SerialEnvs
+from mario_rl.checkpoint import CheckpointStore
+from mario_rl.config import Config
+from mario_rl.files import RunPaths
+from mario_rl.learner import Learner
+from mario_rl.recorder import Recorder
+from mario_rl.trainer import Trainer
+
+SMALL = Config().replaced(
+    {
+        "num_envs": 4,
+        "batch_size": 16,
+        "learning_starts": 64,
+        "replay_capacity": 600,
+        "replay_ratio": 1.0,
+        "target_period": 100,
+        "eps_decay": 800,
+        "importance_steps": 1000,
+    }
+)
+
+
+def make_trainer(config, tmp_path, name, positions=None, env_steps=0):
+    learner = Learner(config.learner, Corridor.num_actions, torch.device("cpu"), config.run.seed)
+    envs = SerialEnvs([Corridor() for _ in range(config.exploration.num_envs)])
+    recorder = Recorder(RunPaths(tmp_path, name), positions or {}, env_steps)
+    return Trainer(config, learner, envs, recorder)
+
+
+def weights_of(trainer):
+    return {k: v.clone() for k, v in trainer.learner.online_net.state_dict().items()}
+
+
+def csv_without_clock(tmp_path, name, file):
+    frame = pd.read_csv(tmp_path / "stats" / name / file)
+    clock = ["hours", "env_steps_per_s", "updates_per_s", "memory_bytes"]
+    return frame.drop(columns=[column for column in clock if column in frame])
+
+
+def test_solves_a_small_task(tmp_path):
+    config = SMALL.replaced(
+        {"replay_ratio": 4.0, "learning_rate": 5e-4, "replay_capacity": 2000, "eps_decay": 1000,
+         "eval_episodes": 5}
+    )  # fmt: skip
+    trainer = make_trainer(config, tmp_path, "solve")
+    while trainer.env_steps < 1500:
+        trainer.step()
+    envs = SerialEnvs([Corridor() for _ in range(2)])
+    trainer.evaluate(envs, lambda: False)
+    assert trainer.best_evaluation["clear_rate"] >= 0.8
+
+
+def test_updates_follow_the_replay_ratio_not_the_clock(tmp_path):
+    trainer = make_trainer(SMALL, tmp_path, "ratio")
+    while trainer.env_steps < 400:
+        before = trainer.env_steps
+        trainer.step()
+        assert trainer.updates == max(0, int((before - 64) * 1.0 / 16))
+
+
+def test_same_seed_same_run_and_another_seed_another(tmp_path):
+    runs = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trainer = make_trainer(SMALL.replaced({"seed": seed}), tmp_path, name)
+        while trainer.env_steps < 600:
+            trainer.step()
+        runs[name] = weights_of(trainer)
+    assert all(torch.equal(runs["a"][key], runs["b"][key]) for key in runs["a"])
+    assert not all(torch.equal(runs["a"][key], runs["c"][key]) for key in runs["a"])
+
+
+@pytest.mark.parametrize("stop_after", [3, 70, 160])
+def test_resumed_run_equals_one_that_never_stopped(tmp_path, stop_after):
+    whole = make_trainer(SMALL, tmp_path, "whole")
+    first = make_trainer(SMALL, tmp_path, "parts")
+    store = CheckpointStore(tmp_path / "parts")
+    for trainer in (whole, first):
+        for _ in range(stop_after):
+            trainer.step()
+    state = {"learner": first.learner.state_dict(), "progress": first.state_dict()}
+    store.save(state, first.replay.rows, first.replay.frames_since)
+    for _ in range(7):  # what happens after the checkpoint is lost in the crash
+        first.step()
+
+    checkpoint = CheckpointStore(tmp_path / "parts").load()
+    progress = checkpoint.state["progress"]
+    resumed = make_trainer(
+        SMALL, tmp_path, "parts", progress["records"], progress["counters"]["env_steps"]
+    )
+    resumed.learner.load_state_dict(checkpoint.state["learner"])
+    resumed.load_state_dict(progress, checkpoint.frames)
+    for trainer in (whole, resumed):
+        for _ in range(60):
+            trainer.step()
+
+    expected, actual = weights_of(whole), weights_of(resumed)
+    assert all(torch.equal(expected[key], actual[key]) for key in expected)
+    slots = np.arange(596)
+    assert np.array_equal(whole.replay.stacks(slots), resumed.replay.stacks(slots))
+    assert np.array_equal(
+        whole.replay.state_dict()["priorities"], resumed.replay.state_dict()["priorities"]
+    )
+    for file in ("episodes.csv", "updates.csv"):
+        pd.testing.assert_frame_equal(
+            csv_without_clock(tmp_path, "whole", file), csv_without_clock(tmp_path, "parts", file)
+        )
+
+
+def test_budgets_and_evaluation_times(tmp_path):
+    config = SMALL.replaced({"max_steps": 120, "eval_interval": 50, "eval_episodes": 2})
+    trainer = make_trainer(config, tmp_path, "budget")
+    envs = SerialEnvs([Corridor()])
+    evaluated_at = []
+    while trainer.budget_spent() < 1 or trainer.evaluation_due():
+        if trainer.evaluation_due():
+            trainer.evaluate(envs, lambda: False)
+            evaluated_at.append(trainer.env_steps)
+        else:
+            trainer.step()
+    assert [steps // 50 for steps in evaluated_at] == [1, 2, 2]
+    assert evaluated_at[-1] == trainer.env_steps >= 120
+
+
+def test_interrupted_evaluation_stays_due(tmp_path):
+    config = SMALL.replaced({"eval_interval": 10, "eval_episodes": 2})
+    trainer = make_trainer(config, tmp_path, "interrupted")
+    while not trainer.evaluation_due():
+        trainer.step()
+    assert not trainer.evaluate(SerialEnvs([Corridor()]), lambda: True)
+    assert trainer.evaluation_due() and trainer.best_evaluation is None
+
+
+def test_best_evaluation_is_kept(tmp_path):
+    trainer = make_trainer(SMALL.replaced({"eval_episodes": 1}), tmp_path, "best")
+    envs = SerialEnvs([Corridor()])
+    assert trainer.evaluate(envs, lambda: False)
+    trainer.best_evaluation = {**trainer.best_evaluation, "clear_rate": 1.0, "mean_x": 99.0}
+    assert not trainer.evaluate(envs, lambda: False)
+    assert trainer.best_evaluation["mean_x"] == 99.0
+    assert dataclasses.asdict(trainer.last_evaluation)["is_best"] == 0

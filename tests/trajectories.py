@@ -1,0 +1,45 @@
+"""Hashes of what the environment does on fixed trajectories, for comparing emulator stacks.
+
+Run as a script it prints them as JSON; `tests/data/trajectories.json` holds them.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from mario_rl.config import EnvConfig
+from mario_rl.env import CLASSIC, MarioEnv
+
+STAGES = ("1-1", "1-2", "4-2", "7-4", "full")
+STEPS = 300
+
+
+def trajectory_hash(stage: str) -> str:
+    """Of every frame, the console's memory, and our reward, end and info, over random play."""
+    env = MarioEnv(EnvConfig(stage=stage, action_set="complex", stall_steps=60))
+    rng = np.random.default_rng(0)
+    digest = hashlib.sha256()
+    frame, info = env.reset()
+    action = 1
+    for _ in range(STEPS):
+        if rng.random() < 0.3:  # hold buttons for a while, or Mario gets nowhere
+            action = int(rng.choice([1, 2, 3, 4, 4, 4, 5, 10, 11]))
+        frame, reward, terminated, truncated, info = env.step(action)
+        digest.update(frame.tobytes())
+        digest.update(env.screen().tobytes())
+        digest.update(env.ram())
+        digest.update(repr((reward, terminated, truncated, sorted(info.items()))).encode())
+        if terminated or truncated:
+            env.reset(int(rng.integers(31)))
+    env.close()
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    hashes = {stage: trajectory_hash(stage) for stage in STAGES}
+    print(json.dumps({"classic": CLASSIC, "hashes": hashes}, indent=2))
