@@ -52,7 +52,8 @@ def load_torch(path: Path, kind: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of odd pickles; they are refused below
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything, at great length
         raise DamagedFile(

@@ -7,6 +7,7 @@ so that starting, resuming and continuing are all the same: load the newest chec
 import datetime
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -106,10 +107,8 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
     positions = progress["records"] if progress else {}
     env_steps = progress["counters"]["env_steps"] if progress else 0
     _note_session(paths, env_steps)
-    num_envs = config.exploration.num_envs
     with (
-        closing(WorkerEnvs(config.env, num_envs)) as envs,
-        closing(WorkerEnvs(config.env, num_envs)) as eval_envs,
+        closing(WorkerEnvs(config.env, config.exploration.num_envs)) as envs,
         Recorder(paths, positions, env_steps) as recorder,
         Progress(paths.run_name) as display,
         _stop_signals() as stop_requested,
@@ -120,9 +119,11 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
         if progress:
             trainer.load_state_dict(progress, checkpoint.frames)
             display.line(f"resumed at {trainer.episodes} episodes, {trainer.env_steps:,} steps")
-        session = _Session(paths, trainer, store, lineage, eval_envs, display, stop_requested)
         try:
-            session.run()
+            with closing(
+                _Session(paths, trainer, store, lineage, display, stop_requested)
+            ) as session:
+                session.run()
         except torch.OutOfMemoryError:
             raise out_of_memory(config.run.gpu_memory_fraction) from None
         except WorkerDied as error:
@@ -138,7 +139,6 @@ class _Session:
         trainer: Trainer,
         store: CheckpointStore,
         lineage: Lineage,
-        eval_envs: WorkerEnvs,
         display: Progress,
         stop_requested: Callable[[], bool],
     ) -> None:
@@ -146,9 +146,13 @@ class _Session:
         self._trainer = trainer
         self._store = store
         self._lineage = lineage
-        self._eval_envs = eval_envs
+        self._eval_envs: WorkerEnvs | None = None  # started with the first evaluation
         self._display = display
         self._stop_requested = stop_requested
+
+    def close(self) -> None:
+        if self._eval_envs is not None:
+            self._eval_envs.close()
 
     def run(self) -> None:
         trainer = self._trainer
@@ -170,6 +174,9 @@ class _Session:
 
     def _evaluate(self) -> None:
         trainer = self._trainer
+        if self._eval_envs is None:
+            config = trainer.config
+            self._eval_envs = WorkerEnvs(config.env, config.exploration.num_envs)
         is_best = trainer.evaluate(self._eval_envs, self._stop_requested)
         if self._stop_requested() or trainer.last_evaluation is None:
             return
@@ -247,8 +254,6 @@ def resume_command(paths: RunPaths) -> str:
 
 def _python() -> str:
     """The interpreter as a short name if that finds the same one."""
-    import shutil
-
     found = shutil.which("python")
     same = found is not None and Path(found).absolute() == Path(sys.executable).absolute()
     return "python" if same else _relative(Path(sys.executable))

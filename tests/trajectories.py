@@ -16,7 +16,7 @@ from mario_rl.config import EnvConfig
 from mario_rl.env import CLASSIC, MarioEnv
 
 STAGES = ("1-1", "1-2", "4-2", "7-4", "full")
-STEPS = 300
+STEPS = 250
 
 
 def trajectory_hash(stage: str) -> str:
