@@ -2,12 +2,14 @@
 
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 PLAIN_INTERVAL_S = 15.0
 LIVE_INTERVAL_S = 0.5
+SPEED_WINDOW_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Progress:
         self._run_name = run_name
         self._started = self._shown = time.monotonic()
         self._first: Status | None = None
-        self._last: Status | None = None
+        self._history: deque[tuple[float, int, int]] = deque()  # time, env steps, updates
         self._live: Any = None
         if sys.stdout.isatty():
             from rich.live import Live
@@ -49,13 +51,11 @@ class Progress:
         return time.monotonic() - self._shown >= interval
 
     def update(self, status: Status) -> None:
-        """Show a status; speeds are those since the previous one."""
+        """Show a status."""
         now = time.monotonic()
         self._first = self._first or status
-        previous, self._last = self._last or status, status
-        seconds = now - self._shown
         self._shown = now
-        items = _items(status, previous, seconds, self._time_left(status, now))
+        items = _items(status, self._speeds(status, now), self._time_left(status, now))
         if self._live is None:
             print("  ".join(f"{name} {value}" for name, value in items), flush=True)
         else:
@@ -66,7 +66,21 @@ class Progress:
         if self._live is None:
             print(text, flush=True)
         else:
-            self._live.console.print(text, highlight=False, markup=False)
+            self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _speeds(self, status: Status, now: float) -> tuple[str, str]:
+        """Env steps and updates per second since about SPEED_WINDOW_S ago."""
+        self._history.append((now, status.env_steps, status.updates))
+        while len(self._history) > 2 and self._history[1][0] <= now - SPEED_WINDOW_S:
+            self._history.popleft()
+        then, env_steps, updates = self._history[0]
+        if now <= then:
+            return "-", "-"
+        seconds = now - then
+        return (
+            f"{(status.env_steps - env_steps) / seconds:.0f}",
+            f"{(status.updates - updates) / seconds:.2f}",
+        )
 
     def _time_left(self, status: Status, now: float) -> str:
         assert self._first is not None
@@ -92,14 +106,10 @@ class Progress:
             self._live.stop()
 
 
-def _items(
-    status: Status, previous: Status, seconds: float, time_left: str
-) -> list[tuple[str, str]]:
+def _items(status: Status, speeds: tuple[str, str], time_left: str) -> list[tuple[str, str]]:
     def known(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
-    steps_per_s = (status.env_steps - previous.env_steps) / seconds if seconds else 0.0
-    updates_per_s = (status.updates - previous.updates) / seconds if seconds else 0.0
     world, stage, x = status.furthest
     memory = f"{status.memory_bytes / 2**30:.1f} GiB"
     if status.gpu_bytes:
@@ -107,8 +117,8 @@ def _items(
     return [
         ("episode", f"{status.episodes}/{status.num_episodes}"),
         ("steps", f"{status.env_steps:,}"),
-        ("steps/s", f"{steps_per_s:.0f}"),
-        ("updates/s", f"{updates_per_s:.2f}"),
+        ("steps/s", speeds[0]),
+        ("updates/s", speeds[1]),
         ("epsilon", f"{status.epsilon:.3f}"),
         ("loss", known(status.loss, ".4f")),
         ("return(100)", known(status.mean_return, ".1f")),

@@ -156,6 +156,7 @@ class _Session:
 
     def run(self) -> None:
         trainer = self._trainer
+        self._display.update(self._status())
         if self._lineage.iteration > 1 and trainer.best_evaluation is None:
             self._evaluate()  # what this iteration starts from
         while True:

@@ -41,7 +41,7 @@ def weights_of(learner: Learner) -> torch.Tensor:
 
 def gradient_of(learner: Learner) -> torch.Tensor:
     """What the last update went by, after clipping."""
-    return torch.cat([p.grad.flatten() for p in learner.online_net.parameters()])
+    return torch.cat([p.grad.flatten().double() for p in learner.online_net.parameters()])
 
 
 def saved(learner: Learner) -> dict[str, Any]:
@@ -223,16 +223,17 @@ def test_gradient_is_clipped_to_the_norm():
     free, clipped = make_learner(max_grad_norm=1e9), make_learner(max_grad_norm=1e-3)
     norms = [learner.update(batch).grad_norm for learner in (free, clipped)]
     assert norms[0] == norms[1] > 0.1  # reported as it was before
-    assert gradient_of(free).double().norm().item() == pytest.approx(norms[0], rel=1e-3)
-    assert gradient_of(clipped).double().norm().item() == pytest.approx(1e-3, rel=1e-2)
+    # The norm of millions of float32 is itself right to three digits or so.
+    assert gradient_of(free).norm().item() == pytest.approx(norms[0], rel=1e-3)
+    assert gradient_of(clipped).norm().item() == pytest.approx(1e-3, rel=1e-2)
     direction = torch.cosine_similarity(gradient_of(free), gradient_of(clipped), dim=0)
-    assert direction.item() == pytest.approx(1, abs=1e-4)
+    assert direction.item() == pytest.approx(1, abs=1e-6)
 
 
 def test_loss_goes_down_on_a_fixed_batch():
     learner = make_learner(learning_rate=1e-3)
     batch = make_batch(discounts=np.zeros(4, dtype=np.float32))
-    losses = [learner.update(batch).loss for _ in range(30)]
+    losses = [learner.update(batch).loss for _ in range(15)]
     assert losses[-1] < losses[0] / 10
     q_values = learner.q_values(batch.obs)[np.arange(4), batch.actions]
     assert q_values == pytest.approx(batch.returns, abs=0.3)
@@ -281,8 +282,8 @@ def test_without_an_optimizer_it_starts_afresh():
     assert not torch.equal(weights_of(continued), weights_of(fresh))
     # Adam's first step: moments of one gradient, so that each weight moves by about its sign.
     gradient = gradient_of(fresh)
-    expected = start - 1e-3 * gradient / (gradient.abs() + 1.5e-4)
-    torch.testing.assert_close(weights_of(fresh), expected, rtol=0, atol=1e-6)
+    expected = start.double() - 1e-3 * gradient / (gradient.abs() + 1.5e-4)
+    torch.testing.assert_close(weights_of(fresh).double(), expected, rtol=0, atol=1e-6)
 
 
 def test_learning_rate_stays_that_of_the_settings():

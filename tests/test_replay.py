@@ -177,6 +177,14 @@ def test_samples_are_the_transitions_that_were_played(num_envs, capacity, n_step
     assert kinds == set(itertools.product((True, False), range(1, n_step + 1)))
 
 
+def test_many_environments():
+    recording = Recording(num_envs=64, capacity=64 * 14, n_step=5)
+    for _ in range(20):  # n_step * num_envs is more than a byte holds
+        recording.step()
+    batch = recording.replay.sample(200, 0.4, np.random.default_rng(0))
+    assert_batch_is_right(batch, recording.available())
+
+
 def test_truncation_bootstraps_from_the_final_frame():
     replay = PrioritizedReplay(ReplayConfig(replay_capacity=64), 1)
     accumulator = NStepAccumulator(3, GAMMA, 1)

@@ -69,6 +69,7 @@ def test_round_trip(record_type, path):
 def test_floats_keep_six_digits(path):
     write(path, replace(EPISODE, hours=1 / 3, epsilon=1e-9, episode_return=-123456.4))
     row = rows(path)[0]
+    assert b",0.333333," in path.read_bytes()
     assert row["hours"] == pytest.approx(1 / 3, rel=1e-5)
     assert row["epsilon"] == 1e-9
     assert row["episode_return"] == pytest.approx(-123456.4, rel=1e-5)
