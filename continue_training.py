@@ -27,7 +27,8 @@ def main() -> None:
     args = parser.parse_args()
 
     from mario_rl.continuation import create_iteration, find_best_model
-    from mario_rl.runs import resume_command, train
+    from mario_rl.runs import train
+    from mario_rl.session import resume_command
 
     model_path = args.model_path or find_best_model(args.output_dir, args.iteration, print)
     paths = create_iteration(

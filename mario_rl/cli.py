@@ -69,7 +69,10 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # a full disk, a read-only folder: the message names the file
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(0)

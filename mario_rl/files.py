@@ -44,6 +44,17 @@ class RunPaths:
         """Whether an earlier run left files under this name."""
         return self.model.exists() or self.stats.exists() or any(self.checkpoints.glob("*.json"))
 
+    def require_new(self) -> None:
+        """
+        Raises:
+            UserError: if there is a run of this name.
+        """
+        if self.exists():
+            raise UserError(
+                f"run {self.run_name!r} exists: add --resume to go on with it, "
+                "or choose another --run-name"
+            )
+
     def require_stats(self) -> None:
         """
         Raises:

@@ -99,7 +99,8 @@ def _play(
         viewers: list[Callable[[np.ndarray], None]] = []
         should_stop: Callable[[], bool] = lambda: False  # noqa: E731
         if request.render:
-            window = stack.enter_context(Window(f"Mario RL: {model.run_name}", request.delay))
+            window = Window(f"Mario RL: {model.run_name}", request.delay)
+            stack.enter_context(contextlib.closing(window))
             viewers.append(window.show)
             should_stop = window.is_closed
         if request.record:

@@ -4,7 +4,6 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 PLAIN_INTERVAL_S = 15.0
@@ -31,7 +30,7 @@ class Status:
 
 
 class Progress:
-    """A context manager; `update` may be called as often as one likes."""
+    """The display of one run."""
 
     def __init__(self, run_name: str) -> None:
         self._run_name = run_name
@@ -43,6 +42,7 @@ class Progress:
             from rich.live import Live
 
             self._live = Live(refresh_per_second=2)
+            self._live.start()
 
     @property
     def due(self) -> bool:
@@ -91,17 +91,8 @@ class Progress:
         minutes = round(seconds / 60)
         return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
 
-    def __enter__(self) -> "Progress":
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Give the terminal back."""
         if self._live is not None:
             self._live.stop()
 

@@ -1,7 +1,6 @@
 """Writes a run's records: CSV files, and TensorBoard event files where tensorboard is installed."""
 
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any
 
 from mario_rl.files import RunPaths
@@ -9,7 +8,7 @@ from mario_rl.stats import EpisodeRecord, EvaluationRecord, RecordLog, UpdateRec
 
 
 class Recorder:
-    """A context manager that owns the files."""
+    """Owns the files."""
 
     def __init__(self, paths: RunPaths, positions: dict[str, int], env_steps: int) -> None:
         """
@@ -65,15 +64,7 @@ class Recorder:
             "evaluations": self._evaluations.sync(),
         }
 
-    def __enter__(self) -> "Recorder":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         for log in (self._episodes, self._updates, self._evaluations):
             log.close()
         if self._tensorboard is not None:

@@ -53,7 +53,6 @@ class Trainer:
         self.updates = 0
         self.episodes = 0
         self.best_evaluation: dict[str, Any] | None = None
-        self.last_evaluation: EvaluationRecord | None = None
         self.last_update: UpdateRecord | None = None
         self.evaluated_at = 0  # env steps
         self.checkpointed_episodes = 0
@@ -222,12 +221,11 @@ class Trainer:
             self.budget_spent() >= 1 and self.env_steps > self.evaluated_at
         )
 
-    def evaluate(self, envs: Envs, should_stop: Callable[[], bool]) -> bool:
-        """Play evaluation episodes in environments of their own.
+    def evaluate(self, envs: Envs, should_stop: Callable[[], bool]) -> EvaluationRecord | None:
+        """Play evaluation episodes in environments of their own, and record the outcome.
 
         Returns:
-            Whether this policy is the best so far. If `should_stop` ends the evaluation early,
-            nothing is recorded and it stays due.
+            The record; None if `should_stop` ended the evaluation early, which then stays due.
         """
         results = play_episodes(
             self.learner.q_values,
@@ -237,10 +235,10 @@ class Trainer:
             should_stop=should_stop,
         )
         if should_stop():
-            return False
+            return None
         evaluation = summarize(results)
         is_best = self.best_evaluation is None or rank(evaluation) > rank(self.best_evaluation)
-        self.last_evaluation = EvaluationRecord(
+        record = EvaluationRecord(
             env_steps=self.env_steps,
             updates=self.updates,
             episodes=self.episodes,
@@ -249,10 +247,10 @@ class Trainer:
             **evaluation,
         )
         if is_best:
-            self.best_evaluation = asdict(self.last_evaluation)
+            self.best_evaluation = asdict(record)
         self.evaluated_at = self.env_steps
-        self.recorder.evaluation(self.last_evaluation)
-        return is_best
+        self.recorder.evaluation(record)
+        return record
 
     def checkpoint_due(self) -> bool:
         interval = self.config.run.checkpoint_interval

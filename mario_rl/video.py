@@ -63,7 +63,7 @@ class VideoWriter:
 
 
 class Window:
-    """A window that shows the game; a context manager."""
+    """A window that shows the game."""
 
     def __init__(self, title: str, delay_s: float) -> None:
         """
@@ -98,13 +98,5 @@ class Window:
             self._closed = True
             cv2.destroyAllWindows()
 
-    def __enter__(self) -> "Window":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         cv2.destroyAllWindows()

@@ -162,13 +162,17 @@ def test_update_reports_errors_loss_and_q_values():
 
 
 def test_update_bootstraps_from_the_target_network():
-    learner = make_learner(learning_rate=1e-2)
-    batch = make_batch(discounts=np.full(4, 0.9, dtype=np.float32))
-    for _ in range(3):
-        learner.update(batch)
-    with_old_target = target_by_hand(learner, batch)
-    learner.sync_target()
-    assert not np.allclose(target_by_hand(learner, batch), with_old_target, atol=1e-2)
+    batch = make_batch(discounts=np.array([0.9, 0.9, 0.0, 0.0], dtype=np.float32))
+    errors = []
+    for synced in (False, True):
+        learner = make_learner(learning_rate=1e-2)
+        for _ in range(2):
+            learner.update(batch)
+        if synced:
+            learner.sync_target()
+        errors.append(learner.update(batch).td_errors)
+    assert (abs(errors[0] - errors[1])[:2] > 1e-2).all()
+    assert errors[0][2:].tolist() == errors[1][2:].tolist()  # nothing follows a terminal state
 
 
 def test_only_sync_target_moves_the_target_network():

@@ -2,6 +2,7 @@
 
 import math
 import os
+import runpy
 import struct
 import subprocess
 import sys
@@ -427,6 +428,7 @@ def test_comparison_figure(tmp_path: Path) -> None:
     assert (len(single_1.get_xdata()), len(single_2.get_xdata())) == (10, 20)
     assert mean.get_xdata().max() == pytest.approx(1000 / 3600, rel=1e-5)
     assert b.get_xdata().max() == pytest.approx(3000 / 3600, rel=1e-5)
+    assert b.get_ydata()[-1] == pytest.approx(np.mean([260, 0, 280, 0, 300]))
     assert len(panel.collections) == 1, "one band, for the group"
     assert "mean of last 5" in panel.get_title(loc="left")
     assert figure.axes[5].get_xlabel() == "training time (hours)"
@@ -559,3 +561,18 @@ def test_compare_runs_refuses_a_name_given_twice(tmp_path: Path) -> None:
     result = run_script(tmp_path, "compare_runs.py", "--run-names", "a", "a")
     assert result.returncode == 2
     assert result.stderr == "error: --run-names: 'a' is given twice; name each run once\n"
+
+
+@pytest.mark.parametrize("x", ["episodes", "hours"])
+def test_compare_runs_draws_over_the_chosen_axis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x: str
+) -> None:
+    write_run(tmp_path, "a")
+    command = ["compare_runs.py", "--run-names", "a", "--save", "--x", x]
+    monkeypatch.setattr(sys, "argv", [*command, "--output-dir", str(tmp_path)])
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    figure = Figure()
+    monkeypatch.setattr(plots, "save", lambda draw, path: draw(figure))
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(ROOT / "compare_runs.py"), run_name="__main__")
+    assert x in figure.axes[3].get_xlabel()

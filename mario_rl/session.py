@@ -1,0 +1,172 @@
+"""One process's share of a run: the loop with evaluations, checkpoints and what is shown."""
+
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mario_rl.actors import WorkerEnvs
+from mario_rl.checkpoint import CheckpointStore
+from mario_rl.device import gpu_memory
+from mario_rl.files import RunPaths
+from mario_rl.machine import resident_memory_bytes
+from mario_rl.model import Lineage, Model
+from mario_rl.progress import Progress, Status
+from mario_rl.trainer import Trainer
+
+
+class Session:
+    """One process's share of a run."""
+
+    def __init__(
+        self,
+        paths: RunPaths,
+        trainer: Trainer,
+        store: CheckpointStore,
+        lineage: Lineage,
+        display: Progress,
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self._paths = paths
+        self._trainer = trainer
+        self._store = store
+        self._lineage = lineage
+        self._eval_envs: WorkerEnvs | None = None  # started with the first evaluation
+        self._display = display
+        self._stop_requested = stop_requested
+
+    def close(self) -> None:
+        if self._eval_envs is not None:
+            self._eval_envs.close()
+
+    def run(self) -> None:
+        trainer = self._trainer
+        self._display.update(self._status())
+        if self._lineage.iteration > 1 and trainer.best_evaluation is None:
+            self._evaluate()  # what this iteration starts from
+        while True:
+            if trainer.evaluation_due():
+                self._evaluate()
+            if trainer.checkpoint_due():
+                self._save()
+            if self._stop_requested() or trainer.budget_spent() >= 1:
+                break
+            trainer.step()
+            if self._display.due:
+                self._display.update(self._status())
+        self._save()
+        self._display.update(self._status())
+        self._say_farewell()
+
+    def _evaluate(self) -> None:
+        trainer = self._trainer
+        if self._eval_envs is None:
+            config = trainer.config
+            self._eval_envs = WorkerEnvs(config.env, config.exploration.num_envs)
+        record = trainer.evaluate(self._eval_envs, self._stop_requested)
+        if record is None:
+            return
+        if record.is_best:
+            state = trainer.learner.state_dict()
+            Model(
+                run_name=self._paths.run_name,
+                config=trainer.config,
+                lineage=self._lineage,
+                evaluation=asdict(record),
+                weights=state["online_net"],
+                optimizer=state["optimizer"],
+            ).save(self._paths.model)
+        self._display.line(
+            f"evaluation at {record.env_steps:,} steps: {record.clears} of "
+            f"{record.eval_episodes} cleared, mean x {record.mean_x:.0f}, best x {record.max_x}"
+            + (f" -> {self._paths.model}" if record.is_best else "")
+        )
+
+    def _save(self) -> None:
+        trainer = self._trainer
+        trainer.checkpointed_episodes = trainer.episodes
+        state = {
+            "config": trainer.config.to_dict(),
+            "lineage": asdict(self._lineage),
+            "learner": trainer.learner.state_dict(),
+            "progress": trainer.state_dict(),
+        }
+        self._store.save(state, trainer.replay.rows, trainer.replay.frames_since)
+
+    def _status(self) -> Status:
+        trainer = self._trainer
+        returns, evaluation = trainer.recent_returns, trainer.best_evaluation
+        return Status(
+            episodes=trainer.episodes,
+            num_episodes=trainer.config.run.num_episodes,
+            env_steps=trainer.env_steps,
+            updates=trainer.updates,
+            epsilon=trainer.epsilon,
+            loss=trainer.last_update.loss if trainer.last_update else None,
+            mean_return=sum(returns) / len(returns) if returns else None,
+            furthest=trainer.furthest,
+            clear_rate=evaluation["clear_rate"] if evaluation else None,
+            memory_bytes=resident_memory_bytes(),
+            gpu_bytes=gpu_memory(trainer.learner.device)[0],
+            budget_spent=trainer.budget_spent(),
+        )
+
+    def _say_farewell(self) -> None:
+        trainer, paths = self._trainer, self._paths
+        if trainer.budget_spent() < 1 or trainer.evaluation_due():
+            self._display.line(f"stopped and saved; go on with: {resume_command(paths)}")
+            return
+        self._display.line(
+            f"finished: {trainer.episodes} episodes, {trainer.env_steps:,} steps, "
+            f"{trainer.hours:.2f} h (a larger --num-episodes with --resume goes on)"
+        )
+        best = trainer.best_evaluation
+        assert best is not None
+        self._display.line(
+            f"best model: {paths.model} (clear rate {best['clear_rate']:.0%}, "
+            f"mean x {best['mean_x']:.0f})"
+        )
+
+
+def resume_command(paths: RunPaths) -> str:
+    """The command line that goes on with a run, as it works in the current directory."""
+    script = Path(__file__).parent.parent / "progressive_mario_trainer.py"
+    words = [_python(), _relative(script), "--run-name", paths.run_name, "--resume"]
+    if paths.output_dir.resolve() != Path.cwd():
+        words += ["--output-dir", str(paths.output_dir)]
+    return shlex.join(words)
+
+
+def _python() -> str:
+    """The interpreter as a short name if that finds the same one."""
+    found = shutil.which("python")
+    same = found is not None and Path(found).absolute() == Path(sys.executable).absolute()
+    return "python" if same else _relative(Path(sys.executable))
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """While inside, SIGINT and SIGTERM are only noted; a second SIGINT interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        if number in received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
