@@ -38,6 +38,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from mario_rl import comparison
+    from mario_rl.files import atomic_write
 
     runs = comparison.read_runs(args.output_dir, args.run_names)
     groups = comparison.group_seeds(runs) if args.group else comparison.ungrouped(runs)
@@ -53,7 +54,7 @@ def main() -> None:
     draw = partial(plots.draw_comparison, groups=groups, x=args.x)
     if args.save:
         csv = comparison.comparison_path(args.output_dir, args.run_names, "csv")
-        comparison.write_file(csv, lambda file: table.to_csv(file, index=False))
+        atomic_write(csv, lambda file: table.to_csv(file, index=False))
         print(csv)
         picture = csv.with_suffix(f".{args.format}")
         plots.save(draw, picture)

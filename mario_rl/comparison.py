@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mario_rl.config import FULL_GAME, Config
 from mario_rl.errors import UserError
-from mario_rl.files import RunPaths, atomic_write, read_json
+from mario_rl.files import RunPaths, read_json
 from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord, read_records
 
 Floats = NDArray[np.float64]
@@ -292,15 +292,3 @@ def comparison_path(output_dir: str | Path, names: Sequence[str], suffix: str) -
     if len(joined) > 100:
         joined = f"{joined[:90]}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
     return Path(output_dir) / "stats" / f"comparison_{joined}.{suffix}"
-
-
-def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file atomically.
-
-    Raises:
-        UserError: if it cannot be written, such as where a run's folder has that name.
-    """
-    try:
-        atomic_write(path, write)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None

@@ -2,39 +2,35 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from mario_rl.env import FRAME_SKIP, FRAMES_PER_SECOND
 from mario_rl.evaluation import EpisodeResult
 from mario_rl.files import atomic_write
+from mario_rl.panels import BLUE, GREEN, GREY, PURPLE, VERMILION
 
-# Outcome: label, marker, colour (Okabe and Ito's palette, which colour-blind people can tell apart)
+# Outcome: label, marker, colour
 _ENDS = {
-    "clear": ("flag", "*", "#009E73"),
-    "death": ("death", "X", "#D55E00"),
-    "time_up": ("time up", "X", "#CC79A7"),
-    "stall": ("no progress", "s", "#999999"),
-    "running": ("cut off", "|", "#999999"),
+    "clear": ("flag", "*", GREEN),
+    "death": ("death", "X", VERMILION),
+    "time_up": ("time up", "X", PURPLE),
+    "stall": ("no progress", "s", GREY),
+    "running": ("cut off", "|", GREY),
 }
 
 
 def save_position_plot(path: Path, results: list[EpisodeResult], title: str) -> None:
     """A PNG with x over time above y over time, and how each episode ended."""
-    figure, (x_axes, y_axes) = plt.subplots(
-        2, 1, sharex=True, figsize=(10, 7), height_ratios=(2, 1), layout="constrained"
-    )
+    figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
+    x_axes, y_axes = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     alpha = max(0.15, 0.9 / len(results) ** 0.5)
     seen = set()
     for result in results:
         seconds = (np.arange(len(result.x)) + 1) * FRAME_SKIP / FRAMES_PER_SECOND
         label, marker, colour = _ENDS[result.outcome]
         for axes, values in ((x_axes, result.x), (y_axes, result.y)):
-            axes.plot(seconds, values, color="#0072B2", linewidth=1.2, alpha=alpha)
+            axes.plot(seconds, values, color=BLUE, linewidth=1.2, alpha=alpha)
         # The game is set back at a death, and at the flag x is not the furthest.
         for axes, value in ((x_axes, result.x[-1]), (y_axes, result.y[-1])):
             axes.plot(
@@ -51,5 +47,4 @@ def save_position_plot(path: Path, results: list[EpisodeResult], title: str) -> 
     for axes in (x_axes, y_axes):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=120))
-    plt.close(figure)
+    atomic_write(path, lambda file: figure.savefig(file, format="png"))

@@ -16,6 +16,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from mario_rl.cli import run_script
+
 ROOT = Path(__file__).parent.parent
 TRAIN = "progressive_mario_trainer.py"
 SMALL = """
@@ -161,6 +163,18 @@ def test_bad_flags_are_one_line(tmp_path, flags, words):
     error = run(tmp_path, TRAIN, "--run-name", "bad", *flags, code=2)
     assert all(word in error for word in words)
     assert not list(tmp_path.glob("*/bad*/*.*"))
+
+
+def test_errors_of_the_system_are_one_line(capsys):
+    def main():
+        raise OSError(28, "No space left on device", "stats/a.png")
+
+    with pytest.raises(SystemExit) as caught:
+        run_script(main)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error and "stats/a.png" in error
+    assert len(error.splitlines()) == 1
 
 
 def test_continue_prints_a_command_that_works(folder, trained):
