@@ -4,7 +4,6 @@ Each field is declared once, here, and is at the same time a command-line flag (
 `--eps-start`), a line of `--help`, a validated value and an entry of `config.json`.
 """
 
-import math
 import types
 import typing
 from collections.abc import Iterator
@@ -198,6 +197,12 @@ class Config:
             f"--learning-starts {self.learner.learning_starts}: must be at least --batch-size "
             f"({self.learner.batch_size})",
         )
+        complete = self.exploration.num_envs * (self.learner.n_step + 1)
+        _require(
+            self.learner.learning_starts >= complete,
+            f"--learning-starts {self.learner.learning_starts}: must be at least --num-envs * "
+            f"(--n-step + 1) ({complete}), when the first transitions are complete",
+        )
         _require(
             self.replay.replay_capacity >= self.learner.learning_starts,
             f"--replay-capacity {self.replay.replay_capacity}: must be at least --learning-starts "
@@ -221,6 +226,8 @@ class Config:
         Raises:
             UserError: for a setting that this version does not know, or a bad value.
         """
+        if not isinstance(values, dict):
+            raise UserError("config: not a dictionary")
         parts = {}
         for part in fields(cls):
             group_type = part.default_factory
@@ -230,12 +237,13 @@ class Config:
                 raise UserError(f"config: unknown settings in {part.name!r}: {given!r:.200}")
             parts[part.name] = group_type(**given)  # type: ignore[operator,misc]
         if unknown := set(values) - set(parts):
-            raise UserError(f"config: unknown groups {sorted(unknown)}")
+            raise UserError(f"config: unknown groups {sorted(map(str, unknown))}")
         return cls(**parts)
 
     def replaced(self, changes: dict[str, Any]) -> "Config":
         """A copy with some settings changed, by their flat names (`{"gamma": 0.95}`)."""
         values = self.to_dict()
+        assert set(changes) <= set(self.flat()), changes
         for group, item in settings():
             if item.name in changes:
                 values[group][item.name] = changes[item.name]
@@ -290,4 +298,4 @@ def contains(interval: str, value: float) -> bool:
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     above = value >= low if interval[0] == "[" else value > low
     below = value <= high if interval[-1] == "]" else value < high
-    return above and below and not math.isnan(value)
+    return above and below

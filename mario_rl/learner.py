@@ -105,7 +105,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over networks and optimizer; without an optimizer in `state` it starts afresh.
+        """Take over networks and optimizer; a `state["optimizer"]` of None leaves ours as it is.
 
         The learning rate stays the config's.
         """

@@ -149,6 +149,6 @@ def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
         content = (",".join(names) + "\n").encode()
     try:
         frame = pd.read_csv(io.BytesIO(content), index_col=False, usecols=names, dtype=dtypes)
-    except (ValueError, OverflowError, UnicodeDecodeError, pd.errors.ParserError) as error:
+    except (ValueError, OverflowError) as error:
         raise DamagedFile(f"{path} is damaged: {str(error).splitlines()[0]}") from None
     return frame[names]

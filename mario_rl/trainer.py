@@ -6,6 +6,7 @@ replay ratio asks for at this point of the run. Nothing depends on timing, so th
 function of its config and seed. Its clock is `env_steps`, the decisions of all games together.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -122,6 +123,11 @@ class Trainer:
                 config.batch_size, self.importance_exponent, self._sample_rng
             )
             result = self.learner.update(batch)
+            if not math.isfinite(result.loss):
+                raise UserError(
+                    f"the loss is {result.loss} at update {self.updates + 1}: training has "
+                    "diverged; start again with a lower --learning-rate"
+                )
             self.replay.update_priorities(batch.slots, result.td_errors)
             self._results.append(
                 (result.loss, float(abs(result.td_errors).mean()), result.q_value, result.grad_norm)

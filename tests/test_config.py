@@ -313,7 +313,7 @@ def test_intervals(interval, inside, outside):
 @strategies.composite
 def configs(draw: strategies.DrawFn) -> Config:
     batch_size = draw(strategies.integers(1, 65_536))
-    learning_starts = batch_size + draw(strategies.integers(0, 10**6))
+    learning_starts = batch_size + 256 * 4 + draw(strategies.integers(0, 10**6))
     changes = {
         "stage": draw(strategies.sampled_from(ITEMS["stage"].metadata["choices"])),
         "eps_start": draw(strategies.floats(0.5, 1)),
@@ -389,3 +389,14 @@ def test_linear_schedule_rises_too(env_steps, value):
 def test_linear_schedule_ends_exactly():
     assert linear(0.4, 1.0, 200_000, 200_000) == 1.0
     assert linear(0.3, 0.3, 5, 2) == 0.3
+
+
+def test_learning_starts_when_transitions_are_complete() -> None:
+    changes = {"num_envs": 8, "batch_size": 16, "learning_starts": 16, "n_step": 32}
+    with pytest.raises(UserError, match=r"--learning-starts 16.*264"):
+        Config().replaced(changes)
+
+
+def test_huge_number_is_one_line() -> None:
+    with pytest.raises(UserError, match="--seed 1000"):
+        Config().replaced({"seed": 10**400})

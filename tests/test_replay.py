@@ -36,16 +36,16 @@ class Episode:
         """The frames t - 3 to t, the first one in place of those before it."""
         return np.stack([self.frames[max(0, t - back)] for back in range(STACK - 1, -1, -1)])
 
-    def transitions(self, n_step: int) -> dict[int, Reference]:
-        """Those that can be known by now, by the step at which they begin."""
+    def transitions(self, n_step: int, first_row: int) -> dict[int, Reference]:
+        """Those that can be known by now and begin at `first_row` or later, by their row."""
         result = {}
         length, done = len(self.actions), self.terminated or self.truncated
-        for t in range(length if done else length - n_step + 1):
+        for t in range(max(0, first_row - self.first_row), length if done else length - n_step + 1):
             end = min(t + n_step, length)
             value = sum(GAMMA ** (i - t) * self.rewards[i] for i in range(t, end))
             at_terminal_state = self.terminated and end == length
             discount = 0.0 if at_terminal_state else GAMMA ** (end - t)
-            result[t] = Reference(
+            result[self.first_row + t] = Reference(
                 self.obs(t), self.actions[t], value, discount, end - t, self.obs(end)
             )
         return result
@@ -100,11 +100,10 @@ class Recording:
         num_rows, num_envs = self.replay.num_rows, len(self.episodes)
         first_row = self.rows - num_rows + STACK - 1
         return {
-            (episode.first_row + t) % num_rows * num_envs + env: transition
+            row % num_rows * num_envs + env: transition
             for env, episodes in enumerate(self.episodes)
             for episode in episodes
-            for t, transition in episode.transitions(self._n_step).items()
-            if episode.first_row + t >= first_row
+            for row, transition in episode.transitions(self._n_step, first_row).items()
         }
 
 

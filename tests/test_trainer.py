@@ -9,6 +9,7 @@ from games import Corridor
 from mario_rl.actors import SerialEnvs
 from mario_rl.checkpoint import CheckpointStore
 from mario_rl.config import Config
+from mario_rl.errors import UserError
 from mario_rl.files import RunPaths
 from mario_rl.learner import Learner
 from mario_rl.recorder import Recorder
@@ -145,3 +146,12 @@ def test_best_evaluation_is_kept(tmp_path):
     trainer.best_evaluation = {**trainer.best_evaluation, "clear_rate": 1.0, "mean_x": 99.0}
     assert trainer.evaluate(envs, lambda: False).is_best == 0
     assert trainer.best_evaluation["mean_x"] == 99.0
+
+
+def test_diverged_training_stops_with_one_line(tmp_path):
+    trainer = make_trainer(SMALL, tmp_path, "diverged")
+    with torch.no_grad():
+        trainer.learner.online_net.value[2].bias.fill_(float("nan"))
+    with pytest.raises(UserError, match="lower --learning-rate"):
+        while trainer.env_steps < 200:
+            trainer.step()
