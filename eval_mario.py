@@ -25,7 +25,7 @@ def main() -> None:
     for flag, kind, interval, text in (
         ("episodes", int, "[1, 100000]", "games to play"),
         ("epsilon", float, "[0, 1]", "probability of a random action"),
-        ("noops", int, "[0, 600]", "each game starts after 0 to this many frames, drawn evenly"),
+        ("noops", int, "[0, 255]", "each game starts after 0 to this many frames, drawn evenly"),
     ):
         text += f" (default: {MEASURE[flag]}; {WATCH[flag]} with --render or --record)"
         add(f"--{flag}", type=number(kind, interval), default=argparse.SUPPRESS, help=text)

@@ -155,16 +155,22 @@ class WorkerEnvs:
         self._frames, self._records, self._commands, self._arguments = shared.arrays()
         self._workers: list[tuple[Any, Connection]] = []
         self._slices: list[slice] = []
-        for part in np.array_split(np.arange(num_envs), min(num_envs, available_cores())):
-            ours, theirs = context.Pipe()
-            part_slice = slice(int(part[0]), int(part[-1]) + 1)
-            process = context.Process(
-                target=_work, args=(theirs, shared, part_slice, config), daemon=True
-            )
-            process.start()
-            theirs.close()
-            self._workers.append((process, ours))
-            self._slices.append(part_slice)
+        # Ctrl-C and a SIGTERM to the whole process group are the trainer's to handle, also while
+        # a worker starts: it inherits the mask.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            for part in np.array_split(np.arange(num_envs), min(num_envs, available_cores())):
+                ours, theirs = context.Pipe()
+                part_slice = slice(int(part[0]), int(part[-1]) + 1)
+                process = context.Process(
+                    target=_work, args=(theirs, shared, part_slice, config), daemon=True
+                )
+                process.start()
+                theirs.close()
+                self._workers.append((process, ours))
+                self._slices.append(part_slice)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def pids(self) -> list[int]:
         """The workers' process ids."""
@@ -221,9 +227,6 @@ def _death_of(process: Any) -> WorkerDied:
 
 def _work(connection: Connection, shared: _Shared, part: slice, config: EnvConfig) -> None:
     """The worker process: plays its part of the games until the trainer closes the pipe."""
-    # Ctrl-C and a SIGTERM to the whole process group are the trainer's to handle.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     frames, records, commands, arguments = (array[part] for array in shared.arrays())
     try:
         games = [MarioEnv(config) for _ in range(len(frames))]

@@ -17,7 +17,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -98,14 +98,14 @@ class CheckpointStore:
         self,
         state: dict[str, Any],
         rows: range,
-        frames_since: Callable[[int], np.ndarray],
+        frames_since: Callable[[int], list[np.ndarray]],
     ) -> None:
         """Write a checkpoint, then remove what only checkpoints before the last three need.
 
         Args:
             state: tensors, arrays and primitives.
             rows: the rows that the replay holds now.
-            frames_since: returns the frames from a row on, uint8 [rows, N, 84, 84].
+            frames_since: returns the frames from a row on, contiguous uint8 [rows, N, 84, 84].
 
         Raises:
             UserError: if the disk is full or not writable; older checkpoints are untouched.
@@ -116,9 +116,9 @@ class CheckpointStore:
         first_new = segments[-1]["end_row"] if segments else rows.start
         try:
             if first_new < rows.stop:
-                frames = frames_since(first_new)
+                blocks = frames_since(first_new)
                 path = self._directory / f"{stem}.frames.npy"
-                atomic_write(path, lambda file: np.save(file, frames))
+                atomic_write(path, lambda file: _write_npy(file, blocks))
                 segments.append(
                     {"first_row": first_new, "end_row": rows.stop, **_fingerprint(path)}
                 )
@@ -147,7 +147,10 @@ class CheckpointStore:
             except DamagedFile as error:
                 print(f"warning: {error}; going back to the checkpoint before", file=sys.stderr)
                 self._damaged.append(path)
-        raise UserError(f"{self._directory} holds no usable checkpoint; start a new --run-name")
+        raise UserError(
+            f"{self._directory} holds no usable checkpoint; continue_training.py "
+            "starts a new run from the best model"
+        )
 
     def _load(self, path: Path) -> tuple[Checkpoint, list[dict[str, Any]]]:
         manifest = read_json(path)
@@ -180,13 +183,25 @@ class CheckpointStore:
         kept = [path for path in manifests if path not in self._damaged][-KEPT_CHECKPOINTS:]
         needed = {path.name for path in kept}
         for path in kept:
-            manifest = read_json(path)
-            needed.update(entry["file"] for entry in (manifest["state"], *manifest["frames"]))
+            try:
+                manifest = read_json(path)
+                needed.update(entry["file"] for entry in (manifest["state"], *manifest["frames"]))
+            except (DamagedFile, KeyError, TypeError) as error:
+                print(f"warning: {path} is damaged: {error!r:.80}", file=sys.stderr)
         for path in set(manifests) - set(kept):
             path.unlink()  # first, so that no checkpoint ever names a file that is gone
         for path in self._directory.iterdir():
             if re.match(r"\d{6,}\.", path.name) and path.name not in needed:
                 path.unlink(missing_ok=True)
+
+
+def _write_npy(file: BinaryIO, blocks: list[np.ndarray]) -> None:
+    """Write blocks, uint8, as one array, without a copy: it could be as large as the replay."""
+    shape = (sum(map(len, blocks)), *blocks[0].shape[1:])
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+    for block in blocks:
+        file.write(block.data)
 
 
 def _number(path: Path) -> int:

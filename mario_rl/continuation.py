@@ -118,6 +118,6 @@ def create_iteration(
 
 def _fine_tuning_config(config: Config, changes: dict[str, Any]) -> Config:
     exploration = config.exploration
-    eps_start = min(exploration.eps_start, FINE_TUNING_EPSILON)
+    eps_start = changes.get("eps_start", min(exploration.eps_start, FINE_TUNING_EPSILON))
     fine_tuning = {"eps_start": eps_start, "eps_end": min(exploration.eps_end, eps_start)}
     return config.replaced({**fine_tuning, **changes})

@@ -165,7 +165,7 @@ class MarioEnv:
         self._stage = int(game._world), int(game._stage)
         self._lives = int(game._life)
         self._max_x = int(game._x_position)
-        self._time_left = game._time
+        self._look()
         self._stages_cleared = 0
         self._steps_without_progress = 0
         return _shrink(self._grey()), self._info(RUNNING)
@@ -197,7 +197,6 @@ class MarioEnv:
             grey = np.maximum(grey, previous)
 
         reward, outcome = self._judge()
-        self._time_left = self._emulator._time
         terminated = outcome in (CLEAR, DEATH, TIME_UP)
         truncated = outcome == STALL
         return _shrink(grey), reward, terminated, truncated, self._info(outcome)
@@ -209,12 +208,16 @@ class MarioEnv:
         stage = int(game._world), int(game._stage)
         # The flag itself is missed at some castles and when play runs on, the new stage is not.
         # The numbers of the stage also change when a game is over, hence the look at the lives.
-        lost_life = int(game._life) != self._lives
+        # The counter runs 2, 1, 0, 255; it also goes up, with a 1-up.
+        lost_life = (int(game._life) - self._lives) % 256 > 127
         won = game._game_is_won()
+        if not lost_life:
+            self._lives = int(game._life)
         cleared = not lost_life and (
             stage != self._stage or won or (self._single_stage and bool(game._flag_get))
         )
         if cleared:
+            self._look()
             self._stages_cleared += 1
             reward += CLEAR_REWARD
             if not self._single_stage and not won:
@@ -224,8 +227,12 @@ class MarioEnv:
                 return reward, RUNNING
             return reward, CLEAR
         if lost_life or game.done:
-            # By now the full game's clock is set for the next life: look at the time before.
-            return reward + DEATH_REWARD, TIME_UP if self._time_left <= 1 else DEATH
+            # The full game has begun the next life by now: what counts is the time before.
+            outcome = TIME_UP if self._time_left <= 1 else DEATH
+            if not lost_life:
+                self._look()
+            return reward + DEATH_REWARD, outcome
+        self._look()
 
         progress = int(game._x_position) - self._max_x
         if progress > 0:
@@ -236,11 +243,17 @@ class MarioEnv:
         stalled = self._steps_without_progress >= self._stall_steps
         return reward, STALL if stalled else RUNNING
 
+    def _look(self) -> None:
+        """Note where Mario is and what the clock says."""
+        game = self._emulator
+        self._x, self._y = int(game._x_position), int(game._y_position)
+        self._time_left = game._time
+
     def _info(self, outcome: int) -> dict[str, Any]:
         game = self._emulator
         return {
-            "x": int(game._x_position),
-            "y": int(game._y_position),
+            "x": self._x,
+            "y": self._y,
             "max_x": self._max_x,
             "world": self._stage[0],
             "stage": self._stage[1],

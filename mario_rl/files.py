@@ -4,7 +4,8 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,8 +73,9 @@ class RunPaths:
         more = f" and {len(runs) - 10} more" if len(runs) > 10 else ""
         raise UserError(f"no run {self.run_name!r}: there are {', '.join(runs[:10])}{more}")
 
-    def lock(self) -> FileLock:
-        """A lock held while a process trains this run; the system frees it if the process dies.
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while a process trains this run; the system frees it if the process dies.
 
         Raises:
             UserError: if another process holds it.
@@ -87,7 +89,10 @@ class RunPaths:
                 f"run {self.run_name!r} is being trained by another process; "
                 "wait for it, or choose another --run-name"
             ) from None
-        return lock
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def run_names(output_dir: str | Path) -> list[str]:

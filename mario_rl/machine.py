@@ -17,7 +17,10 @@ def available_memory_bytes() -> int:
     available: int = psutil.virtual_memory().available
     limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
     if limit.exists() and (text := limit.read_text().strip()) != "max":
-        available = min(available, int(text) - int(used.read_text()))
+        # Files that the system keeps in memory count as used there, but give way.
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        cached = int(stat["active_file"]) + int(stat["inactive_file"])
+        available = min(available, int(text) - int(used.read_text()) + cached)
     return available
 
 

@@ -95,6 +95,7 @@ def _play(
         values: np.ndarray = network(torch.from_numpy(obs)).numpy()
         return values
 
+    video = _free_path(request, model, env_config, "mp4")
     with contextlib.ExitStack() as stack:
         viewers: list[Callable[[np.ndarray], None]] = []
         should_stop: Callable[[], bool] = lambda: False  # noqa: E731
@@ -104,9 +105,7 @@ def _play(
             viewers.append(window.show)
             should_stop = window.is_closed
         if request.record:
-            path = _free_path(request, model, env_config, "mp4")
-            viewers.append(stack.enter_context(VideoWriter(path)).add)
-            stack.callback(say, f"video: {path}")
+            viewers.append(stack.enter_context(VideoWriter(video)).add)
         if viewers:
 
             def on_frame(frame: np.ndarray) -> None:
@@ -117,7 +116,7 @@ def _play(
         else:
             envs = WorkerEnvs(env_config, min(request.episodes, _GAMES_AT_A_TIME))
         stack.enter_context(contextlib.closing(envs))
-        return play_episodes(
+        results = play_episodes(
             q_values,
             envs,
             request.episodes,
@@ -127,6 +126,9 @@ def _play(
             max_steps=request.max_steps,
             should_stop=should_stop,
         )
+    if request.record:
+        say(f"video: {video}")
+    return results
 
 
 def _plain(result: EpisodeResult) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a training run shows while it lasts: a live panel on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections import deque
@@ -23,7 +24,7 @@ class Status:
     loss: float | None
     mean_return: float | None  # of the last 100 episodes
     furthest: tuple[int, int, int]  # world, stage, x
-    clear_rate: float | None  # of the last evaluation
+    clear_rate: float | None  # of the best evaluation
     memory_bytes: int
     gpu_bytes: int
     budget_spent: float  # share, 0 to 1
@@ -57,14 +58,14 @@ class Progress:
         self._shown = now
         items = _items(status, self._speeds(status, now), self._time_left(status, now))
         if self._live is None:
-            print("  ".join(f"{name} {value}" for name, value in items), flush=True)
+            _print("  ".join(f"{name} {value}" for name, value in items))
         else:
             self._live.update(_panel(self._run_name, items, status.budget_spent))
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
         if self._live is None:
-            print(text, flush=True)
+            _print(text)
         else:
             self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -97,6 +98,13 @@ class Progress:
             self._live.stop()
 
 
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader, such as head, has gone; the run goes on without it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
 def _items(status: Status, speeds: tuple[str, str], time_left: str) -> list[tuple[str, str]]:
     def known(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
@@ -114,7 +122,7 @@ def _items(status: Status, speeds: tuple[str, str], time_left: str) -> list[tupl
         ("loss", known(status.loss, ".4f")),
         ("return(100)", known(status.mean_return, ".1f")),
         ("furthest", f"{world}-{stage} x={x}" if world else "-"),
-        ("clear rate", known(status.clear_rate, ".0%")),
+        ("best clear rate", known(status.clear_rate, ".0%")),
         ("memory", memory),
         ("left", time_left),
     ]

@@ -28,7 +28,7 @@ class Recorder:
         except ImportError:
             return
         self._tensorboard = SummaryWriter(
-            str(paths.stats / "tensorboard"), purge_step=env_steps + 1 if env_steps else None
+            str(paths.stats / "tensorboard"), purge_step=env_steps + 1
         )
 
     def episode(self, record: EpisodeRecord) -> None:

@@ -138,10 +138,14 @@ class PrioritizedReplay:
         self._max_priority = max(self._max_priority, float(priorities.max()))
         self._tree.set(slots, priorities**self._priority_exponent)
 
-    def frames_since(self, row: int) -> np.ndarray:
-        """The frames, uint8 [rows, N, 84, 84], of the rows `row` to `rows_written` - 1."""
-        rows = np.arange(row, self.rows_written) % self.num_rows
-        return self._frames.reshape(self.num_rows, self.num_envs, *FRAME_SHAPE)[rows]
+    def frames_since(self, row: int) -> list[np.ndarray]:
+        """The frames of the rows `row` to `rows_written` - 1: at most two blocks, one after the
+        other, uint8 [rows, N, 84, 84], views of the ring."""
+        by_row = self._frames.reshape(self.num_rows, self.num_envs, *FRAME_SHAPE)
+        count = self.rows_written - row
+        first = row % self.num_rows
+        blocks = [by_row[first : first + count], by_row[: max(0, first + count - self.num_rows)]]
+        return [block for block in blocks if len(block)]
 
     @property
     def rows(self) -> range:

@@ -18,7 +18,7 @@ from mario_rl.checkpoint import CheckpointStore
 from mario_rl.config import Config, RunConfig, flag_of
 from mario_rl.device import choose_device, limit_memory, out_of_memory
 from mario_rl.env import action_names
-from mario_rl.errors import UserError
+from mario_rl.errors import DamagedFile, UserError
 from mario_rl.files import RunPaths, read_json, write_json
 from mario_rl.learner import Learner
 from mario_rl.machine import (
@@ -54,7 +54,7 @@ def create_run(
         "learner": learner_state,
         "progress": None,
     }
-    CheckpointStore(paths.checkpoints).save(state, range(0), lambda row: torch.empty(0).numpy())
+    CheckpointStore(paths.checkpoints).save(state, range(0), lambda row: [])
     _describe(paths, config, lineage)
 
 
@@ -76,7 +76,7 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool) -> None:
     paths.require_new()
     config = Config().replaced(given)
     choose_device(config.run.device)
-    _require_memory(config)
+    _require_memory(config, "use at most --replay-capacity {largest}")
     with paths.lock():
         learner = _new_learner(config, torch.device("cpu"))
         create_run(paths, config, learner.state_dict(), Lineage())
@@ -92,7 +92,7 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
     lineage = Lineage(**state["lineage"])
     device = choose_device(config.run.device)
     print(limit_memory(device, config.run.gpu_memory_fraction))
-    print(_require_memory(config))
+    print(_require_memory(config, "free some to go on with this run"))
     _describe(paths, config, lineage)
     progress = state["progress"]
     positions = progress["records"] if progress else {}
@@ -104,21 +104,23 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
         closing(Recorder(paths, positions, env_steps)) as recorder,
         closing(Progress(paths.run_name)) as display,
     ):
-        learner = _new_learner(config, device)
-        learner.load_state_dict(state["learner"])
-        trainer = Trainer(config, learner, envs, recorder)
-        if progress:
-            trainer.load_state_dict(progress, checkpoint.frames)
-            display.line(f"resumed at {trainer.episodes} episodes, {trainer.env_steps:,} steps")
         try:
+            learner = _new_learner(config, device)
+            learner.load_state_dict(state["learner"])
+            trainer = Trainer(config, learner, envs, recorder)
+            if progress:
+                trainer.load_state_dict(progress, checkpoint.frames)
+                display.line(f"resumed at {trainer.episodes} episodes, {trainer.env_steps:,} steps")
             with closing(
                 Session(paths, trainer, store, lineage, display, stop_requested)
             ) as session:
                 session.run()
-        except torch.OutOfMemoryError:
-            raise out_of_memory(config.run.gpu_memory_fraction) from None
         except WorkerDied as error:
             raise UserError(f"{error}; go on with: {resume_command(paths)}") from None
+        except RuntimeError as error:  # CUDA has a type of its own for this, MPS has not
+            if "out of memory" not in str(error):
+                raise
+            raise out_of_memory(config.run.gpu_memory_fraction) from None
 
 
 def _new_learner(config: Config, device: torch.device) -> Learner:
@@ -137,11 +139,14 @@ def _resumed_config(config: Config, given: dict[str, Any]) -> Config:
     return config.replaced({name: value for name, value in given.items() if name in _RESUMABLE})
 
 
-def _require_memory(config: Config) -> str:
+def _require_memory(config: Config, way_out: str) -> str:
     """A line on the replay's memory.
 
+    Args:
+        way_out: what to do if it is too little; may name the largest capacity that fits.
+
     Raises:
-        UserError: if it does not fit into what is free, with the largest capacity that does.
+        UserError: if it does not fit into what is free.
     """
     capacity = config.replay.replay_capacity
     required = PrioritizedReplay.required_bytes(config.replay)
@@ -150,7 +155,7 @@ def _require_memory(config: Config) -> str:
         largest = int(capacity * max(0, free - _HEADROOM_BYTES) / required)
         raise UserError(
             f"--replay-capacity {capacity} takes {required / 2**30:.1f} GiB, but only "
-            f"{free / 2**30:.1f} GiB are free; use at most --replay-capacity {largest}"
+            f"{free / 2**30:.1f} GiB are free; {way_out.format(largest=largest)}"
         )
     return (
         f"replay: {capacity:,} transitions, {required / 2**30:.2f} GiB of "
@@ -161,24 +166,30 @@ def _require_memory(config: Config) -> str:
 def _describe(paths: RunPaths, config: Config, lineage: Lineage) -> None:
     """Write config.json, whose budget a resume may have changed, and once run.json."""
     write_json(paths.config_json, config.to_dict())
-    if not paths.run_json.exists():
-        description = {
-            "schema": 1,
-            "run_name": paths.run_name,
-            "created": _now(),
-            "lineage": asdict(lineage),
-            "git_commit": git_commit(),
-            "versions": versions(),
-            "hardware": hardware(),
-            "sessions": [],
-        }
-        write_json(paths.run_json, description)
+    try:
+        if paths.run_json.exists():
+            read_json(paths.run_json)
+            return
+    except DamagedFile as error:
+        print(f"warning: {error}; writing it anew", file=sys.stderr)
+    description = {
+        "schema": 1,
+        "run_name": paths.run_name,
+        "created": _now(),
+        "lineage": asdict(lineage),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "sessions": [],
+    }
+    write_json(paths.run_json, description)
 
 
 def _note_session(paths: RunPaths, env_steps: int) -> None:
     description = read_json(paths.run_json)
     session = {"started": _now(), "command": shlex.join(sys.argv), "env_steps": env_steps}
-    write_json(paths.run_json, {**description, "sessions": [*description["sessions"], session]})
+    description["sessions"] = [*description.get("sessions", []), session]
+    write_json(paths.run_json, description)
 
 
 def _now() -> str:

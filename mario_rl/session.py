@@ -87,6 +87,8 @@ class Session:
             f"{record.eval_episodes} cleared, mean x {record.mean_x:.0f}, best x {record.max_x}"
             + (f" -> {self._paths.model}" if record.is_best else "")
         )
+        if record.is_best:
+            self._save()  # or a run that is killed now would not know of its model
 
     def _save(self) -> None:
         trainer = self._trainer
@@ -124,14 +126,13 @@ class Session:
             return
         self._display.line(
             f"finished: {trainer.episodes} episodes, {trainer.env_steps:,} steps, "
-            f"{trainer.hours:.2f} h (a larger --num-episodes with --resume goes on)"
+            f"{trainer.hours:.2f} h (a larger budget with --resume goes on)"
         )
-        best = trainer.best_evaluation
-        assert best is not None
-        self._display.line(
-            f"best model: {paths.model} (clear rate {best['clear_rate']:.0%}, "
-            f"mean x {best['mean_x']:.0f})"
-        )
+        if (best := trainer.best_evaluation) is not None:
+            self._display.line(
+                f"best model: {paths.model} (clear rate {best['clear_rate']:.0%}, "
+                f"mean x {best['mean_x']:.0f})"
+            )
 
 
 def resume_command(paths: RunPaths) -> str:

@@ -68,7 +68,8 @@ class Trainer:
         # loss, |TD error|, Q and gradient norm of the updates since the last row of updates.csv
         self._results: list[tuple[float, float, float, float]] = []
         self._hours_before = 0.0
-        self._started = self._recorded = time.monotonic()
+        self._started = time.monotonic()
+        self._recorded = (self._started, 0, 0)  # time, env steps and updates, for the speeds
 
     @property
     def hours(self) -> float:
@@ -97,7 +98,7 @@ class Trainer:
         self._observe(commands, arguments, frames, records)
         if self._passed(self.config.learner.target_period, before):
             self.learner.sync_target()
-        if self._passed(UPDATE_RECORD_PERIOD, before) and self._results:
+        if self._passed(UPDATE_RECORD_PERIOD, before):
             self._record_updates()
 
     def _passed(self, period: int, before: int) -> bool:
@@ -186,7 +187,11 @@ class Trainer:
         )
 
     def _record_updates(self) -> None:
-        seconds = time.monotonic() - self._recorded
+        """Write a row of updates.csv, if there were any updates."""
+        before, self._recorded = self._recorded, (time.monotonic(), self.env_steps, self.updates)
+        if not self._results:
+            return
+        seconds, env_steps, updates = np.subtract(self._recorded, before)
         loss, td_error, q_value, grad_norm = np.mean(self._results, axis=0)
         reserved, peak = gpu_memory(self.learner.device)
         self.last_update = UpdateRecord(
@@ -200,15 +205,14 @@ class Trainer:
             grad_norm=float(grad_norm),
             epsilon=self.epsilon,
             importance_exponent=self.importance_exponent,
-            env_steps_per_s=UPDATE_RECORD_PERIOD / seconds,
-            updates_per_s=len(self._results) / seconds,
+            env_steps_per_s=float(env_steps / seconds),
+            updates_per_s=float(updates / seconds),
             memory_bytes=resident_memory_bytes(),
             gpu_reserved_bytes=reserved,
             gpu_peak_bytes=peak,
         )
         self.recorder.update(self.last_update)
         self._results = []
-        self._recorded = time.monotonic()
 
     def budget_spent(self) -> float:
         """The share of the budget that is used up; 1 or more when the run is over."""
@@ -309,4 +313,5 @@ class Trainer:
                     "the emulator does not play the games as it did when the checkpoint was "
                     "written; resume with the versions that run.json names"
                 )
-        self._started = self._recorded = time.monotonic()
+        self._started = time.monotonic()
+        self._recorded = (self._started, self.env_steps, self.updates)

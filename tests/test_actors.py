@@ -103,14 +103,14 @@ def test_workers_end_when_the_trainer_is_killed():
     assert not alive
 
 
-def test_terminated_workers_go_on_until_the_trainer_says_so(workers):
-    workers.step_async(np.full(NUM_ENVS, RESET), np.zeros(NUM_ENVS, dtype=np.int32))
-    workers.step_wait()  # the handlers are set by now
-    for pid in workers.pids():
-        os.kill(pid, signal.SIGINT)
-        os.kill(pid, signal.SIGTERM)
-    workers.step_async(np.ones(NUM_ENVS, dtype=np.int32), np.zeros(NUM_ENVS, dtype=np.int32))
-    workers.step_wait()
+def test_signals_to_the_process_group_do_not_end_the_workers(workers):
     processes = [psutil.Process(pid) for pid in workers.pids()]
+    reset = np.full(NUM_ENVS, RESET), np.zeros(NUM_ENVS, dtype=np.int32)
+    for _ in range(2):  # while they start, and while they play
+        for pid in workers.pids():
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        workers.step_async(*reset)
+        workers.step_wait()
     workers.close()
     assert not any(process.is_running() for process in processes)

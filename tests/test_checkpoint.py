@@ -32,7 +32,8 @@ class Ring:
 
     def frames_since(self, row):
         numbers = np.arange(row, self.written, dtype=np.uint8)
-        return np.broadcast_to(numbers[:, None, None, None], (len(numbers), 2, 4, 4)).copy()
+        frames = np.broadcast_to(numbers[:, None, None, None], (len(numbers), 2, 4, 4)).copy()
+        return np.array_split(frames, 2)
 
 
 def rows_of(checkpoint):
@@ -222,11 +223,10 @@ def test_run_names_that_could_lead_elsewhere_are_refused(tmp_path, name):
 
 def test_a_run_can_be_locked_once(tmp_path):
     paths = RunPaths(tmp_path, "run")
-    lock = paths.lock()
     script = (
         f"import sys; sys.path.insert(0, {sys.path[0]!r}); from mario_rl.files import RunPaths\n"
         f"from mario_rl.errors import UserError\n"
-        f"try: RunPaths({str(tmp_path)!r}, 'run').lock(); print('locked')\n"
+        f"try:\n  with RunPaths({str(tmp_path)!r}, 'run').lock(): print('locked')\n"
         f"except UserError as error: print(error)\n"
     )
 
@@ -234,6 +234,6 @@ def test_a_run_can_be_locked_once(tmp_path):
         command = [sys.executable, "-c", script]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert "is being trained by another process" in lock_elsewhere()
-    lock.release()
+    with paths.lock():
+        assert "is being trained by another process" in lock_elsewhere()
     assert lock_elsewhere() == "locked\n"

@@ -118,6 +118,22 @@ def test_death_terminates_and_costs(env):
     assert reward == pytest.approx(STEP_REWARD + DEATH_REWARD)
 
 
+def test_an_extra_life_is_no_death():
+    for stage in ("1-1", "full"):
+        env = MarioEnv(EnvConfig(stage=stage))
+        env.reset()
+        env.step(NOOP)
+        env._emulator.ram[0x075A] += 1
+        _, reward, terminated, _, info = env.step(NOOP)
+        assert (reward, terminated, info["outcome"]) == (STEP_REWARD, False, RUNNING)
+        while not terminated:
+            x = info["x"]
+            _, reward, terminated, _, info = env.step(RIGHT)
+        assert reward == pytest.approx(STEP_REWARD + DEATH_REWARD)
+        assert info["x"] >= x > 200 and info["time_left"] < 400, "told of the next life"
+        env.close()
+
+
 def test_stall_truncates(env):
     env.reset()
     env.step(RIGHT_B)

@@ -307,9 +307,9 @@ def test_restored_replay_goes_on_as_the_original(rows):
     replay.update_priorities(batch.slots, np.linspace(-5, 5, len(batch.slots)))
     assert replay.rows == range(max(0, rows - 24), rows)
     middle = replay.rows.start + 7
-    older = replay.frames_since(replay.rows.start)
+    older = np.concatenate(replay.frames_since(replay.rows.start))
     assert older.shape == (len(replay.rows), 2, *FRAME_SHAPE)
-    newer = replay.frames_since(middle)
+    newer = np.concatenate(replay.frames_since(middle))
     assert np.array_equal(older[7:], newer)
     # The newer block is right where the two overlap.
     blocks = [(replay.rows.start, np.concatenate([older[:7], 255 - older[7:9]])), (middle, newer)]
@@ -335,7 +335,7 @@ def test_frames_since_the_newest_row_are_none():
     recording = Recording(num_envs=2, capacity=48, n_step=1)
     for _ in range(30):
         recording.step()
-    assert recording.replay.frames_since(30).shape == (0, 2, *FRAME_SHAPE)
+    assert recording.replay.frames_since(30) == []
 
 
 # n-step sums
