@@ -1,7 +1,6 @@
 """The scripts as processes on the real game, as a user runs them."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -259,15 +258,14 @@ def test_evaluate_says_what_is_wrong_in_one_line(folder, trained, monkeypatch):
     subprocess.run(["which", "Xvfb"], capture_output=True).returncode != 0, reason="needs Xvfb"
 )
 def test_render_opens_a_window(folder, trained, monkeypatch):
-    display = ":96"
-    server = subprocess.Popen(["Xvfb", display], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", "1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
-        monkeypatch.setenv("DISPLAY", display)
-        while not os.path.exists("/tmp/.X11-unix/X96"):
-            time.sleep(0.05)
+        monkeypatch.setenv("DISPLAY", f":{server.stdout.readline().strip()}")  # once it is ready
         output = run(folder, "eval_mario.py", "--model-path", "models/first.pth", "--render",
                      "--delay", "0", "--max-steps", "5")  # fmt: skip
         assert "5 steps" in output
     finally:
-        server.kill()
-        server.wait()
+        server.terminate()
+        server.communicate()
