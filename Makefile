@@ -18,7 +18,7 @@ find_python = $(firstword $(foreach v,$(1),$(shell for p in python$(v) $$HOME/.p
 	"$$p" -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$(v)')" 2>/dev/null && echo "$$p" && break; done)))
 OTHER_PYTHON ?= $(call find_python,$(OTHERS))
 
-.PHONY: demo train test check stacks preflight
+.PHONY: demo train named test check stacks preflight
 
 preflight:
 	@test -n "$(VERSION)" || { echo "error: '$(PYTHON)' does not run: name a Python 3.10 to 3.13, as in PYTHON=python3.12 make ..." >&2; exit 2; }
@@ -60,8 +60,10 @@ demo: $(VENV)/.ready-$(VERSION)
 	@echo "plots:       stats/$(RUN)/training.png, videos/$(RUN)_1-1.png"
 	@echo "video:       videos/$(RUN)_1-1.mp4"
 
-train: $(VENV)/.ready-$(VERSION)
+named:
 	@test "$(origin RUN)" = "command line" || { echo 'usage: make train RUN=name ARGS="--stage 1-1 ..."' >&2; exit 2; }
+
+train: named $(VENV)/.ready-$(VERSION)
 	$(BIN)/python progressive_mario_trainer.py --run-name $(RUN) $(ARGS)
 
 test: $(VENV)/.ready-for-tests-$(VERSION) $(if $(OTHER_PYTHON),.venv-emulator-$(shell $(OTHER_PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')/.ready)
