@@ -76,4 +76,4 @@ check: $(VENV)/.ready-for-tests-$(VERSION)
 
 STACKS := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call find_python,$(v)),$(v)))
 stacks: $(STACKS:%=.venv-emulator-%/.ready)
-	@for v in $(STACKS); do echo "Python $$v"; .venv-emulator-$$v/bin/python -m pytest -q tests/test_env.py || exit 1; done
+	@for v in $(STACKS); do echo "Python $$v"; .venv-emulator-$$v/bin/python -m pytest -q -o addopts= tests/test_env.py || exit 1; done
