@@ -142,7 +142,6 @@ class MarioEnv:
         self._single_stage = target is not None
         actions = _ACTION_SETS[config.action_set]
         self._action_bytes = [sum(_BUTTONS[name] for name in names) for names in actions]
-        self.num_actions = len(actions)
         self._screen = self._emulator.screen
         self._bgrx = _screen_memory(self._screen)
         if on_frame is not None:
@@ -164,8 +163,8 @@ class MarioEnv:
         game = self._emulator
         self._stage = int(game._world), int(game._stage)
         self._lives = int(game._life)
-        self._max_x = int(game._x_position)
         self._look()
+        self._max_x = self._x
         self._stages_cleared = 0
         self._steps_without_progress = 0
         return _shrink(self._grey()), self._info(RUNNING)
@@ -174,7 +173,7 @@ class MarioEnv:
         """Hold an action for 4 frames, or until the episode ends.
 
         Args:
-            action: 0 to `num_actions` - 1.
+            action: the index of one of `action_names`.
 
         Returns:
             frame: uint8 [84, 84], the maximum of the last two frames.
@@ -222,7 +221,7 @@ class MarioEnv:
             reward += CLEAR_REWARD
             if not self._single_stage and not won:
                 self._stage = stage
-                self._max_x = int(game._x_position)
+                self._max_x = self._x
                 self._steps_without_progress = 0
                 return reward, RUNNING
             return reward, CLEAR
@@ -234,7 +233,7 @@ class MarioEnv:
             return reward + DEATH_REWARD, outcome
         self._look()
 
-        progress = int(game._x_position) - self._max_x
+        progress = self._x - self._max_x
         if progress > 0:
             self._max_x += progress
             self._steps_without_progress = 0
@@ -295,9 +294,3 @@ def _screen_memory(screen: np.ndarray) -> np.ndarray:
 
 def _shrink(grey: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
-
-
-def stack_versions() -> dict[str, str]:
-    """Versions of the emulator packages, for the record of a run."""
-    names = ["nes-py", "gym-super-mario-bros", "gym" if CLASSIC else "gymnasium"]
-    return {name: importlib.metadata.version(name) for name in names}

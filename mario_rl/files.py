@@ -34,7 +34,6 @@ class RunPaths:
         self.model = self.output_dir / "models" / f"{run_name}.pth"
         self.checkpoints = self.output_dir / "checkpoints" / run_name
         self.stats = self.output_dir / "stats" / run_name
-        self.videos = self.output_dir / "videos"
         self.config_json = self.stats / "config.json"
         self.run_json = self.stats / "run.json"
         self.episodes_csv = self.stats / "episodes.csv"

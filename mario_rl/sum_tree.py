@@ -22,10 +22,6 @@ class SumTree:
         """The sum of all priorities."""
         return float(self._nodes[1])
 
-    @property
-    def nbytes(self) -> int:
-        return self._nodes.nbytes
-
     def get(self, indices: np.ndarray) -> np.ndarray:
         """Priorities, float64 [B], of the indices, int64 [B]."""
         return self._nodes[indices + self._first_leaf]
