@@ -1,14 +1,20 @@
 """Many games at once, in lockstep: in worker processes on every core, or in this process.
 
 Resets are commands like actions are: a finished game stands still until it is told to begin anew,
-in a step of its own, so that the reset of one game does not hold up the others.
+in a step of its own, and the no-op frames that follow come a step's worth at a time, so that the
+reset of one game does not hold up the others.
+
+A worker that dies is replaced, and its games are brought back to where they stood: they are
+deterministic, so that nothing that was done is lost.
 """
 
+import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
 
@@ -17,8 +23,13 @@ import numpy as np
 from mario_rl.config import FRAME_SHAPE, EnvConfig
 from mario_rl.env import MarioEnv
 
-RESET = -1  # begin an episode; the argument is the number of no-op frames
-IDLE = -2  # do nothing
+RESET = -1  # begin an episode
+NOOP = -2  # let as many frames pass as the argument says; only between a RESET and the first action
+IDLE = -3  # do nothing
+
+# Where the cores are few, the trainer goes first: it holds up the games when it is late, while a
+# game that is late is waited for by nobody but the next step.
+_NICENESS = 10
 
 # What a step tells beside the frame; see MarioEnv.step.
 RECORD_DTYPE = np.dtype(
@@ -52,6 +63,8 @@ class Game(Protocol):
 
     def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, dict[str, Any]]: ...
 
+    def noop(self, frames: int) -> tuple[np.ndarray, dict[str, Any]]: ...
+
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]: ...
 
     def close(self) -> None: ...
@@ -61,9 +74,11 @@ class Envs(Protocol):
     """N games in lockstep."""
 
     num_envs: int
+    positions: list[Position]  # where the games stand; a reset begins a new list of actions
 
     def step_async(self, commands: np.ndarray, arguments: np.ndarray) -> None:
-        """Begin a step: for each game an action, RESET or IDLE, int [N], and its argument."""
+        """Begin a step: for each game an action or one of RESET, NOOP and IDLE, int [N], and the
+        command's argument."""
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
         """Finish it: frames, uint8 [N, 84, 84], and records, RECORD_DTYPE [N], both copies."""
@@ -80,8 +95,8 @@ def _execute(
     """Carry out a command; the results go into views of the shared arrays."""
     if command == IDLE:
         return
-    if command == RESET:
-        frame[:], info = game.reset(argument)
+    if command in (RESET, NOOP):
+        frame[:], info = game.reset() if command == RESET else game.noop(int(argument))
         reward, terminated, truncated = 0.0, False, False
     else:
         frame[:], reward, terminated, truncated, info = game.step(command)
@@ -96,11 +111,24 @@ def _replay(game: Game, position: Position, frame: np.ndarray) -> None:
         frame[:] = game.step(action)[0]
 
 
+def _advance(positions: list[Position], commands: np.ndarray, arguments: np.ndarray) -> None:
+    """Note what a step did."""
+    for i, command in enumerate(commands.tolist()):
+        if command == RESET:
+            positions[i] = Position(0, [])
+        elif command == NOOP:
+            before = positions[i]
+            positions[i] = Position(before.noop_frames + int(arguments[i]), before.actions)
+        elif command != IDLE:
+            positions[i].actions.append(command)
+
+
 class SerialEnvs:
     """Games played one after the other in this process."""
 
     def __init__(self, games: Sequence[Game]) -> None:
         self.num_envs = len(games)
+        self.positions = [Position(0, []) for _ in games]
         self._games = games
         self._frames = np.zeros((len(games), *FRAME_SHAPE), dtype=np.uint8)
         self._records = np.zeros(len(games), dtype=RECORD_DTYPE)
@@ -108,6 +136,7 @@ class SerialEnvs:
     def step_async(self, commands: np.ndarray, arguments: np.ndarray) -> None:
         for i, game in enumerate(self._games):
             _execute(game, commands[i], arguments[i], self._frames[i], self._records[i : i + 1])
+        _advance(self.positions, commands, arguments)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
         return self._frames.copy(), self._records.copy()
@@ -115,6 +144,7 @@ class SerialEnvs:
     def restore(self, positions: Sequence[Position]) -> np.ndarray:
         for game, position, frame in zip(self._games, positions, self._frames, strict=True):
             _replay(game, position, frame)
+        self.positions = list(positions)
         return self._frames.copy()
 
     def close(self) -> None:
@@ -143,90 +173,128 @@ class _Shared:
         ]
 
 
-class WorkerEnvs:
-    """Games spread over worker processes, one for each core."""
+class _Worker:
+    """A process that plays a part of the games."""
 
-    def __init__(self, config: EnvConfig, num_envs: int) -> None:
-        # Spawned, not forked: a fork would copy the threads' locks of torch, and the pipes of the
-        # other workers, so that none of them would notice when the trainer is killed.
-        context = multiprocessing.get_context("spawn")
-        self.num_envs = num_envs
-        shared = _Shared(context, num_envs)
-        self._frames, self._records, self._commands, self._arguments = shared.arrays()
-        self._workers: list[tuple[Any, Connection]] = []
-        self._slices: list[slice] = []
+    def __init__(self, context: Any, shared: _Shared, config: EnvConfig, part: slice) -> None:
+        self.part = part
         # Ctrl-C and a SIGTERM to the whole process group are the trainer's to handle, also while
         # a worker starts: it inherits the mask.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
-            for part in np.array_split(np.arange(num_envs), min(num_envs, available_cores())):
-                ours, theirs = context.Pipe()
-                part_slice = slice(int(part[0]), int(part[-1]) + 1)
-                process = context.Process(
-                    target=_work, args=(theirs, shared, part_slice, config), daemon=True
-                )
-                process.start()
-                theirs.close()
-                self._workers.append((process, ours))
-                self._slices.append(part_slice)
+            self._connection, theirs = context.Pipe()
+            self.process = context.Process(
+                target=_work, args=(theirs, shared, part, config), daemon=True
+            )
+            self.process.start()
+            theirs.close()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
+    def begin(self, positions: list[Position] | None) -> None:
+        """Let it go to the positions or, if there are none, carry out the shared commands."""
+        with contextlib.suppress(OSError):  # it is dead, which `finish` will notice
+            self._connection.send(positions)
+
+    def finish(self) -> None:
+        """
+        Raises:
+            WorkerDied: it was killed, or out of memory.
+            RuntimeError: there was an exception in it.
+        """
+        try:
+            failure = self._connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            raise WorkerDied(
+                f"worker process {self.process.pid} died (exit code {self.process.exitcode})"
+            ) from None
+        if failure is not None:
+            raise RuntimeError(f"a worker process failed:\n{failure}")
+
+    def kill(self) -> None:
+        self._connection.close()
+        self.process.kill()
+
+
+class WorkerEnvs:
+    """Games spread over worker processes, one for each core."""
+
+    def __init__(
+        self, config: EnvConfig, num_envs: int, report: Callable[[str], None] = print
+    ) -> None:
+        """
+        Args:
+            report: is told in one line when a worker had to be replaced.
+        """
+        # Spawned, not forked: a fork would copy the threads' locks of torch, and the pipes of the
+        # other workers, so that none of them would notice when the trainer is killed.
+        context = multiprocessing.get_context("spawn")
+        self.num_envs = num_envs
+        self.positions = [Position(0, []) for _ in range(num_envs)]
+        self._report = report
+        shared = _Shared(context, num_envs)
+        self._frames, self._records, self._commands, self._arguments = shared.arrays()
+        self._start = functools.partial(_Worker, context, shared, config)
+        parts = np.array_split(np.arange(num_envs), min(num_envs, available_cores()))
+        self._workers = [self._start(slice(int(p[0]), int(p[-1]) + 1)) for p in parts]
+
     def pids(self) -> list[int]:
         """The workers' process ids."""
-        return [process.pid for process, _ in self._workers]
+        return [worker.process.pid for worker in self._workers]
 
     def step_async(self, commands: np.ndarray, arguments: np.ndarray) -> None:
         self._commands[:] = commands
         self._arguments[:] = arguments
-        self._send([None] * len(self._workers))
+        for worker in self._workers:
+            worker.begin(None)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
-        self._receive()
+        for i, worker in enumerate(self._workers):
+            try:
+                worker.finish()
+            except WorkerDied as death:
+                replacement = self._replace(i, death, self.positions[worker.part])
+                replacement.begin(None)
+                replacement.finish()
+        _advance(self.positions, self._commands, self._arguments)
         return self._frames.copy(), self._records.copy()
 
     def restore(self, positions: Sequence[Position]) -> np.ndarray:
-        self._send([list(positions[part]) for part in self._slices])
-        self._receive()
+        self.positions = list(positions)
+        for worker in self._workers:
+            worker.begin(self.positions[worker.part])
+        for i, worker in enumerate(self._workers):
+            try:
+                worker.finish()
+            except WorkerDied as death:
+                self._replace(i, death, self.positions[worker.part])
         return self._frames.copy()
+
+    def _replace(self, index: int, death: "WorkerDied", positions: list[Position]) -> _Worker:
+        """Start a worker in place of one that died, and bring its games to the positions."""
+        worker = self._workers[index] = self._start(self._workers[index].part)
+        self._report(f"warning: {death}; a new one takes its games up where they stood")
+        worker.begin(positions)
+        worker.finish()
+        return worker
 
     def close(self) -> None:
         """Stop the workers, also those that are in the middle of a step."""
-        for process, connection in self._workers:
-            connection.close()
-            process.kill()
-        for process, _ in self._workers:
-            process.join()
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            worker.process.join()
         self._workers = []
-
-    def _send(self, messages: Sequence[Any]) -> None:
-        for (process, connection), message in zip(self._workers, messages, strict=True):
-            try:
-                connection.send(message)
-            except OSError:
-                raise _death_of(process) from None
-
-    def _receive(self) -> None:
-        for process, connection in self._workers:
-            try:
-                failure = connection.recv()
-            except (EOFError, OSError):
-                raise _death_of(process) from None
-            if failure is not None:
-                raise RuntimeError(f"a worker process failed:\n{failure}")
 
 
 class WorkerDied(RuntimeError):
     """A worker process is gone: killed, or out of memory."""
 
 
-def _death_of(process: Any) -> WorkerDied:
-    process.join()
-    return WorkerDied(f"worker process {process.pid} died (exit code {process.exitcode})")
-
-
 def _work(connection: Connection, shared: _Shared, part: slice, config: EnvConfig) -> None:
     """The worker process: plays its part of the games until the trainer closes the pipe."""
+    os.nice(_NICENESS)
     frames, records, commands, arguments = (array[part] for array in shared.arrays())
     try:
         games = [MarioEnv(config) for _ in range(len(frames))]

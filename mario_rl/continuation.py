@@ -101,11 +101,7 @@ def create_iteration(
         "mean_x": model.evaluation["mean_x"],
     }
     paths = RunPaths(output_dir, run_name)
-    state = {
-        "online_net": model.weights,
-        "target_net": model.weights,
-        "optimizer": optimizer,
-    }
+    state = {"online_net": model.weights, "optimizer": optimizer}
     create_run(paths, config, state, Lineage(iteration, [*model.lineage.parents, parent]))
     say(
         f"created run {run_name!r}, iteration {iteration}, from {model_path} (clear rate "

@@ -148,25 +148,30 @@ class MarioEnv:
             self._emulator.on_frame = lambda: on_frame(self._screen)
 
     def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode at the true start of the stage (or game).
-
-        Args:
-            noop_frames: frames to let pass before the first decision.
+        """Start an episode at the true start of the stage (or game), and `noop` if asked to.
 
         Returns:
             frame: uint8 [84, 84].
             info: see `step`.
         """
         self._emulator.reset()
-        for _ in range(noop_frames):
-            self._emulator.step(0)
         game = self._emulator
         self._stage = int(game._world), int(game._stage)
         self._lives = int(game._life)
-        self._look()
-        self._max_x = self._x
         self._stages_cleared = 0
         self._steps_without_progress = 0
+        return self.noop(noop_frames)
+
+    def noop(self, frames: int) -> tuple[np.ndarray, dict[str, Any]]:
+        """Let emulated frames pass between the reset and the first decision.
+
+        Returns:
+            As `reset`.
+        """
+        for _ in range(frames):
+            self._emulator.step(0)
+        self._look()
+        self._max_x = self._x
         return _shrink(self._grey()), self._info(RUNNING)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from mario_rl.actors import IDLE, RESET, Envs, Position
+from mario_rl.actors import IDLE, NOOP, RESET, Envs, Position
 from mario_rl.config import FRAME_SHAPE, STACK
-from mario_rl.env import OUTCOMES
+from mario_rl.env import FRAME_SKIP, OUTCOMES
 
 EPSILON = 0.01
 MAX_NOOP_FRAMES = 30
@@ -47,6 +47,15 @@ class EpisodeResult:
         self.outcome = OUTCOMES[record["outcome"]]
         self.x.append(int(record["x"]))
         self.y.append(int(record["y"]))
+
+
+@dataclass
+class _Player:
+    """An episode that is being played."""
+
+    result: EpisodeResult
+    rng: np.random.Generator
+    noops_left: int  # emulated frames before the first decision
 
 
 class FrameStacks:
@@ -84,7 +93,7 @@ def play_episodes(
         the episodes begun by then, the unfinished with the outcome "running".
     """
     results: list[EpisodeResult] = []
-    players: list[tuple[EpisodeResult, np.random.Generator] | None] = [None] * envs.num_envs
+    players: list[_Player | None] = [None] * envs.num_envs
     stacks = FrameStacks(envs.num_envs)
     commands = np.full(envs.num_envs, IDLE)
     arguments = np.zeros(envs.num_envs, dtype=np.int32)
@@ -92,27 +101,30 @@ def play_episodes(
         q = q_values(stacks.obs)
         for i, player in enumerate(players):
             commands[i] = IDLE
-            if player is not None:
-                result, rng = player
-                explore, random_action = rng.random() < epsilon, rng.integers(q.shape[1])
-                commands[i] = random_action if explore else q[i].argmax()
-                result.position.actions.append(int(commands[i]))
-            elif len(results) < episodes:
+            if player is None and len(results) < episodes:
                 rng = np.random.default_rng([seed, len(results)])
                 noop_frames = int(rng.integers(max_noop_frames + 1))
                 results.append(EpisodeResult(Position(noop_frames, [])))
-                players[i] = results[-1], rng
-                commands[i], arguments[i] = RESET, noop_frames
+                players[i] = _Player(results[-1], rng, noop_frames)
+                commands[i] = RESET
+            elif player is not None and player.noops_left > 0:
+                commands[i], arguments[i] = NOOP, min(player.noops_left, FRAME_SKIP)
+                player.noops_left -= int(arguments[i])
+            elif player is not None:
+                explore = player.rng.random() < epsilon
+                random_action = player.rng.integers(q.shape[1])
+                commands[i] = random_action if explore else q[i].argmax()
+                player.result.position.actions.append(int(commands[i]))
         if (commands == IDLE).all():
             return results
         envs.step_async(commands, arguments)
         frames, records = envs.step_wait()
-        stacks.append(frames, commands == RESET)
+        stacks.append(frames, (commands == RESET) | (commands == NOOP))
         for i in np.flatnonzero(commands >= 0):
             player = players[i]
             assert player is not None
-            player[0].observe(records[i])
-            cut_off = len(player[0].x) == max_steps
+            player.result.observe(records[i])
+            cut_off = len(player.result.x) == max_steps
             if records[i]["terminated"] or records[i]["truncated"] or cut_off:
                 players[i] = None
     return results

@@ -2,9 +2,13 @@
 
 Double DQN (van Hasselt et al. 2016), n-step targets and prioritized weights combined as in Rainbow
 (Hessel et al. 2018), gradients clipped to a norm as in the dueling paper (Wang et al. 2016).
+
+An update runs in a thread of its own, beside the games. Meanwhile the policy acts with a copy of
+the weights from before it, so that what the games do does not depend on when the update is done.
 """
 
 import copy
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,25 +47,50 @@ def double_dqn_target(
 
 
 class Learner:
-    """Holds the online and the target network and improves the former."""
+    """Holds the networks and improves the online network.
+
+    `acting_net` is the online network as it was after the last update whose result was fetched.
+    """
 
     def __init__(
-        self, config: LearnerConfig, num_actions: int, device: torch.device, seed: int
+        self,
+        config: LearnerConfig,
+        num_actions: int,
+        device: torch.device,
+        seed: int,
+        trunk_dtype: torch.dtype = torch.float32,
     ) -> None:
         torch.manual_seed(seed)
         self.device = device
         self._max_grad_norm = config.max_grad_norm
-        self.online_net = DuelingNetwork(num_actions).to(device)
+        self.online_net = DuelingNetwork(num_actions, trunk_dtype).to(device)
         self.target_net = copy.deepcopy(self.online_net).requires_grad_(False)
+        self.acting_net = copy.deepcopy(self.target_net)
         self._optimizer = torch.optim.Adam(
-            self.online_net.parameters(), lr=config.learning_rate, eps=1.5e-4
+            self.online_net.parameters(), lr=config.learning_rate, eps=1.5e-4, fused=True
         )
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._update: Future[UpdateResult] | None = None
 
-    @torch.inference_mode()
-    def q_values(self, obs: np.ndarray) -> np.ndarray:
-        """float32 [B, num_actions] for obs, uint8 [B, 4, 84, 84]."""
-        q_values: np.ndarray = self.online_net(torch.from_numpy(obs).to(self.device)).cpu().numpy()
-        return q_values
+    def begin_update(self, batch: Batch) -> None:
+        """Start one step of gradient descent on the batch; `fetch_result` must come before the
+        next."""
+        assert self._update is None
+        self._update = self._thread.submit(self.update, batch)
+
+    def fetch_result(self) -> UpdateResult | None:
+        """Wait for the update that was begun, if any, and let the policy act with its weights."""
+        if self._update is None:
+            return None
+        result = self._update.result()
+        self._update = None
+        _copy_weights(self.online_net, self.acting_net)
+        return result
+
+    def wait(self) -> None:
+        """Wait until the networks stand still. A result stays to be fetched."""
+        if self._update is not None:
+            self._update.result()
 
     def update(self, batch: Batch) -> UpdateResult:
         """One step of gradient descent on the batch."""
@@ -94,24 +123,41 @@ class Learner:
         )
 
     def sync_target(self) -> None:
-        """Copy the online network into the target network."""
-        self.target_net.load_state_dict(self.online_net.state_dict())
+        """Copy the online network, when it stands still, into the target network."""
+        self.wait()
+        _copy_weights(self.online_net, self.target_net)
 
     def state_dict(self) -> dict[str, Any]:
+        """The networks, once they stand still, the optimizer and the result to be fetched."""
+        self.wait()
         return {
             "online_net": self.online_net.state_dict(),
             "target_net": self.target_net.state_dict(),
+            "acting_net": self.acting_net.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "result": self._update.result()._asdict() if self._update else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over networks and optimizer; a `state["optimizer"]` of None leaves ours as it is.
+        """Take over networks, optimizer and result.
 
-        The learning rate stays the config's.
+        Only `state["online_net"]` must be there: it then is all three networks, and the optimizer
+        stays as it is. The learning rate stays the config's.
         """
         self.online_net.load_state_dict(state["online_net"])
-        self.target_net.load_state_dict(state["target_net"])
-        if state["optimizer"] is not None:
+        self.target_net.load_state_dict(state.get("target_net", state["online_net"]))
+        self.acting_net.load_state_dict(state.get("acting_net", state["online_net"]))
+        if state.get("optimizer") is not None:
             learning_rate = self._optimizer.param_groups[0]["lr"]
             self._optimizer.load_state_dict(state["optimizer"])
             self._optimizer.param_groups[0]["lr"] = learning_rate
+        if state.get("result") is not None:
+            result = {**state["result"], "td_errors": np.asarray(state["result"]["td_errors"])}
+            self._update = Future()
+            self._update.set_result(UpdateResult(**result))
+
+
+@torch.no_grad()
+def _copy_weights(source: DuelingNetwork, target: DuelingNetwork) -> None:
+    for ours, theirs in zip(target.parameters(), source.parameters(), strict=True):
+        ours.copy_(theirs)

@@ -1,42 +1,68 @@
-"""The dueling network (Wang et al. 2016) on the convolutions of Mnih et al. 2015."""
+"""Q-values of pixels: dueling heads (Wang et al. 2016) on convolutions as in Mnih et al. 2015."""
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from mario_rl.config import STACK
+
+_FIRST_STRIDE = 4
 
 
 class DuelingNetwork(nn.Module):
     """Q(s, a) = V(s) + A(s, a) - mean over a' of A(s, a') (Wang et al. 2016, equation 9)."""
 
-    def __init__(self, num_actions: int) -> None:
+    def __init__(self, num_actions: int, trunk_dtype: torch.dtype = torch.float32) -> None:
+        """
+        Args:
+            trunk_dtype: precision of the convolutions. Weights and heads stay float32: in bfloat16
+                a Q of 50 would resolve to 0.25, coarser than the advantages.
+        """
         super().__init__()
+        self._trunk_dtype = trunk_dtype
         self.trunk = nn.Sequential(
-            nn.Conv2d(STACK, 32, kernel_size=8, stride=4),
-            nn.ReLU(),
+            nn.Conv2d(STACK, 32, kernel_size=8, stride=_FIRST_STRIDE),
+            nn.ReLU(inplace=True),
             nn.Conv2d(32, 64, kernel_size=4, stride=2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(64, 64, kernel_size=3, stride=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Flatten(),
         )
         self.value = _head(1)
         self.advantage = _head(num_actions)
-        # Channels last is 1.2 to 1.4 times faster on CPUs, and what tensor cores want.
+        # Channels last is faster on CPUs, and what tensor cores want.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            obs: uint8 [B, 4, 84, 84], 0-255, oldest frame first.
+            obs: uint8 [B, 4, 84, 84], 0-255, oldest frame first; fastest in channels-last memory.
 
         Returns:
             q_values: float32 [B, num_actions].
         """
-        features = self.trunk(obs.to(torch.float32) / 255)
+        weight, bias = self.trunk[0].parameters()
+        with torch.autocast(
+            obs.device.type, self._trunk_dtype, enabled=self._trunk_dtype != torch.float32
+        ):
+            # Dividing the weights by 255 instead of the pixels saves a pass over the batch. A
+            # pixel is exact in bfloat16 as well.
+            pixels = obs.to(self._trunk_dtype, memory_format=torch.channels_last)
+            features = functional.conv2d(pixels, weight / 255, bias, stride=_FIRST_STRIDE)
+            features = self.trunk[1:](features)
+        features = features.float()
         value, advantage = self.value(features), self.advantage(features)
         return value + advantage - advantage.mean(dim=1, keepdim=True)
 
+    @torch.inference_mode()
+    def q_values(self, obs: np.ndarray) -> np.ndarray:
+        """float32 [B, num_actions] for obs, uint8 [B, 4, 84, 84]."""
+        device = next(self.parameters()).device
+        q_values: np.ndarray = self(torch.from_numpy(obs).to(device)).cpu().numpy()
+        return q_values
+
 
 def _head(outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(64 * 7 * 7, 512), nn.ReLU(), nn.Linear(512, outputs))
+    return nn.Sequential(nn.Linear(64 * 7 * 7, 512), nn.ReLU(inplace=True), nn.Linear(512, outputs))

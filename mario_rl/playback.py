@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from mario_rl.actors import SerialEnvs, WorkerEnvs
 from mario_rl.config import EnvConfig
@@ -88,13 +87,6 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
 def _play(
     model: Model, env_config: EnvConfig, request: Request, say: Callable[[str], None]
 ) -> list[EpisodeResult]:
-    network = model.network().eval()
-
-    @torch.inference_mode()
-    def q_values(obs: np.ndarray) -> np.ndarray:
-        values: np.ndarray = network(torch.from_numpy(obs)).numpy()
-        return values
-
     video = _free_path(request, model, env_config, "mp4")
     with contextlib.ExitStack() as stack:
         viewers: list[Callable[[np.ndarray], None]] = []
@@ -117,7 +109,7 @@ def _play(
             envs = WorkerEnvs(env_config, min(request.episodes, _GAMES_AT_A_TIME))
         stack.enter_context(contextlib.closing(envs))
         results = play_episodes(
-            q_values,
+            model.network().q_values,
             envs,
             request.episodes,
             request.seed,

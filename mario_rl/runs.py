@@ -100,9 +100,9 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
     _note_session(paths, env_steps)
     with (
         stop_signals() as stop_requested,
-        closing(WorkerEnvs(config.env, config.exploration.num_envs)) as envs,
-        closing(Recorder(paths, positions, env_steps)) as recorder,
         closing(Progress(paths.run_name)) as display,
+        closing(WorkerEnvs(config.env, config.exploration.num_envs, display.line)) as envs,
+        closing(Recorder(paths, positions, env_steps)) as recorder,
     ):
         try:
             learner = _new_learner(config, device)

@@ -68,7 +68,9 @@ class Session:
         trainer = self._trainer
         if self._eval_envs is None:
             config = trainer.config
-            self._eval_envs = WorkerEnvs(config.env, config.exploration.num_envs)
+            self._eval_envs = WorkerEnvs(
+                config.env, config.exploration.num_envs, self._display.line
+            )
         record = trainer.evaluate(self._eval_envs, self._stop_requested)
         if record is None:
             return

@@ -1,9 +1,11 @@
 """The training loop.
 
-One step of the loop is synchronous and overlapped: the actions are chosen with the weights as they
-are, the games play them in other processes, and meanwhile the learner makes as many updates as the
-replay ratio asks for at this point of the run. Nothing depends on timing, so that a run is a
-function of its config and seed. Its clock is `env_steps`, the decisions of all games together.
+One step of the loop: the actions are chosen, the games play them in other processes, and meanwhile
+the updates are begun that the replay ratio asks for at this point of the run. An update runs in a
+thread, over several steps of the games if they are that fast; its weights and priorities are used
+from when the next one falls due, not from when it happens to be done. Nothing depends on timing, so
+that a run is a function of its config and seed. Its clock is `env_steps`, the decisions of all
+games together.
 """
 
 import math
@@ -15,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from mario_rl.actors import RESET, Envs, Position
+from mario_rl.actors import NOOP, RESET, Envs, Position
 from mario_rl.config import Config
 from mario_rl.device import gpu_memory
-from mario_rl.env import OUTCOMES
+from mario_rl.env import FRAME_SKIP, OUTCOMES
 from mario_rl.errors import UserError
 from mario_rl.evaluation import MAX_NOOP_FRAMES, play_episodes, rank, summarize
 from mario_rl.learner import Learner
@@ -60,11 +62,13 @@ class Trainer:
         self.recent_returns: deque[float] = deque(maxlen=100)
         self.furthest = (0, 0, 0)  # world, stage, x
 
-        # The games. Where `_needs_reset`, the next command begins an episode.
+        # The games. Where `_needs_reset`, the next command begins an episode, and then
+        # `_noops_left` emulated frames pass before the first decision.
         self._needs_reset = np.ones(num_envs, dtype=np.bool_)
+        self._noops_left = np.zeros(num_envs, dtype=np.int64)
         self._slots = np.zeros(num_envs, dtype=np.int64)  # of the current frames in the replay
-        self._positions = [Position(0, []) for _ in range(num_envs)]
         self._episode_returns = np.zeros(num_envs)
+        self._learning = np.zeros(0, dtype=np.int64)  # slots of the update whose result is due
         # loss, |TD error|, Q and gradient norm of the updates since the last row of updates.csv
         self._results: list[tuple[float, float, float, float]] = []
         self._hours_before = 0.0
@@ -105,59 +109,71 @@ class Trainer:
         return self.env_steps // period > before // period
 
     def _choose_commands(self) -> tuple[np.ndarray, np.ndarray]:
-        """Epsilon-greedy actions, and resets with a random number of no-op frames."""
+        """Epsilon-greedy actions; resets, and after them a random number of no-op frames."""
         num_envs = self._envs.num_envs
-        q_values = self.learner.q_values(self.replay.stacks(self._slots))
+        q_values = self.learner.acting_net.q_values(self.replay.stacks(self._slots))
         explore = self._explore_rng.random(num_envs) < self.epsilon
         random_actions = self._explore_rng.integers(q_values.shape[1], size=num_envs)
         noop_frames = self._explore_rng.integers(MAX_NOOP_FRAMES + 1, size=num_envs)
-        actions = np.where(explore, random_actions, q_values.argmax(axis=1))
-        return np.where(self._needs_reset, RESET, actions), noop_frames
+        # A step's worth of no-op frames at a time, lest the other games wait for this one.
+        self._noops_left = np.where(self._needs_reset, noop_frames, self._noops_left)
+        commands = np.where(explore, random_actions, q_values.argmax(axis=1))
+        commands[self._noops_left > 0] = NOOP
+        commands[self._needs_reset] = RESET
+        return commands, np.minimum(self._noops_left, FRAME_SKIP)
 
     def _learn(self) -> None:
-        """Make the updates that are due by the replay ratio."""
+        """Begin the updates that are due by the replay ratio."""
         config = self.config.learner
         learned_steps = self.env_steps - config.learning_starts
         due = int(learned_steps * config.replay_ratio / config.batch_size) - self.updates
         for _ in range(due):
+            self._use_result()
             batch = self.replay.sample(
                 config.batch_size, self.importance_exponent, self._sample_rng
             )
-            result = self.learner.update(batch)
-            if not math.isfinite(result.loss):
-                raise UserError(
-                    f"the loss is {result.loss} at update {self.updates + 1}: training has "
-                    "diverged; start again with a lower --learning-rate"
-                )
-            self.replay.update_priorities(batch.slots, result.td_errors)
-            self._results.append(
-                (result.loss, float(abs(result.td_errors).mean()), result.q_value, result.grad_norm)
-            )
+            self.learner.begin_update(batch)
+            self._learning = batch.slots
             self.updates += 1
+
+    def _use_result(self) -> None:
+        """Take over the priorities and weights of the last update."""
+        result = self.learner.fetch_result()
+        if result is None:
+            return
+        if not math.isfinite(result.loss):
+            raise UserError(
+                f"the loss is {result.loss} at update {self.updates}: training has diverged; "
+                "start again with a lower --learning-rate"
+            )
+        self.replay.update_priorities(self._learning, result.td_errors)
+        self._results.append(
+            (result.loss, float(abs(result.td_errors).mean()), result.q_value, result.grad_norm)
+        )
 
     def _observe(
         self, commands: np.ndarray, arguments: np.ndarray, frames: np.ndarray, records: np.ndarray
     ) -> None:
         """Store what the games did."""
-        slots, self._slots = self._slots, self.replay.append_frames(frames, commands == RESET)
+        slots, self._slots = self._slots, self.replay.append_frames(frames, commands < 0)
         completed = []
         for i, (command, record) in enumerate(zip(commands, records, strict=True)):
             if command == RESET:
-                self._positions[i] = Position(int(arguments[i]), [])
                 self._episode_returns[i] = 0.0
                 self._needs_reset[i] = False
-                continue
-            self.env_steps += 1
-            terminated, truncated = bool(record["terminated"]), bool(record["truncated"])
-            reward = float(record["reward"])
-            completed += self._n_step.append(
-                i, int(slots[i]), int(command), reward, terminated, truncated
-            )
-            self._positions[i].actions.append(int(command))
-            self._episode_returns[i] += reward
-            if terminated or truncated:
-                self._needs_reset[i] = True
-                self._record_episode(i, record)
+            elif command == NOOP:
+                self._noops_left[i] -= arguments[i]
+            else:
+                self.env_steps += 1
+                terminated, truncated = bool(record["terminated"]), bool(record["truncated"])
+                reward = float(record["reward"])
+                completed += self._n_step.append(
+                    i, int(slots[i]), int(command), reward, terminated, truncated
+                )
+                self._episode_returns[i] += reward
+                if terminated or truncated:
+                    self._needs_reset[i] = True
+                    self._record_episode(i, record)
         if completed:
             self.replay.add(Transitions.from_rows(completed))
 
@@ -174,7 +190,7 @@ class Trainer:
                 env=env,
                 epsilon=self.epsilon,
                 episode_return=float(self._episode_returns[env]),
-                length_steps=len(self._positions[env].actions),
+                length_steps=len(self._envs.positions[env].actions),
                 max_x=place[2],
                 world=place[0],
                 stage=place[1],
@@ -237,8 +253,9 @@ class Trainer:
         Returns:
             The record; None if `should_stop` ended the evaluation early, which then stays due.
         """
+        self.learner.wait()
         results = play_episodes(
-            self.learner.q_values,
+            self.learner.online_net.q_values,
             envs,
             self.config.evaluation.eval_episodes,
             seed=self.config.run.seed + self.env_steps,
@@ -277,9 +294,11 @@ class Trainer:
             "sample_rng": self._sample_rng.bit_generator.state,
             "replay": self.replay.state_dict(),
             "n_step": self._n_step.state_dict(),
-            "noop_frames": [position.noop_frames for position in self._positions],
-            "actions": [np.array(p.actions, dtype=np.uint8) for p in self._positions],
+            "learning": self._learning,
+            "noop_frames": [position.noop_frames for position in self._envs.positions],
+            "actions": [np.array(p.actions, dtype=np.uint8) for p in self._envs.positions],
             "needs_reset": self._needs_reset,
+            "noops_left": self._noops_left,
             "episode_returns": self._episode_returns,
             "records": self.recorder.sync(),
         }
@@ -299,15 +318,17 @@ class Trainer:
         self._sample_rng.bit_generator.state = state["sample_rng"]
         self.replay.load_state_dict(state["replay"], frames)
         self._n_step.load_state_dict(state["n_step"])
-        self._positions = [
-            Position(noop_frames, actions.tolist())
-            for noop_frames, actions in zip(state["noop_frames"], state["actions"], strict=True)
-        ]
+        self._learning = np.asarray(state["learning"])
         self._needs_reset[:] = state["needs_reset"]
+        self._noops_left[:] = state["noops_left"]
         self._episode_returns[:] = state["episode_returns"]
         self._slots = self.replay.newest_slots()
         if self.replay.rows_written:
-            restored = self._envs.restore(self._positions)
+            positions = [
+                Position(noop_frames, actions.tolist())
+                for noop_frames, actions in zip(state["noop_frames"], state["actions"], strict=True)
+            ]
+            restored = self._envs.restore(positions)
             if not np.array_equal(restored, self.replay.stacks(self._slots)[:, -1]):
                 raise UserError(
                     "the emulator does not play the games as it did when the checkpoint was "

@@ -25,6 +25,9 @@ class Corridor:
         self._x = self._steps = 0
         return self._frame(), self._info(RUNNING)
 
+    def noop(self, frames: int) -> tuple[np.ndarray, dict[str, Any]]:
+        return self._frame(), self._info(RUNNING)
+
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._steps += 1
         if action == 0:  # waits

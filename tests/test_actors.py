@@ -1,5 +1,6 @@
 """Games in worker processes, on the real game."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from mario_rl.actors import IDLE, RESET, Position, SerialEnvs, WorkerDied, WorkerEnvs
+from mario_rl.actors import IDLE, NOOP, RESET, Position, SerialEnvs, WorkerDied, WorkerEnvs
 from mario_rl.config import EnvConfig
 from mario_rl.env import MarioEnv
 
@@ -31,46 +32,102 @@ def commands(*values):
     return np.array(values, dtype=np.int32)
 
 
+def random_play(seed, envs, steps=45):
+    """Play, and yield what came of each step."""
+    rng = np.random.default_rng(seed)
+    needs_reset = np.ones(NUM_ENVS, dtype=bool)
+    noops_left = np.zeros(NUM_ENVS, dtype=int)
+    for _ in range(steps):
+        step_commands = rng.choice([1, 2, 6, 6, IDLE], size=NUM_ENVS)
+        step_commands[noops_left > 0] = NOOP
+        step_commands[needs_reset] = RESET
+        arguments = np.minimum(noops_left, 4)
+        noops_left = np.where(needs_reset, rng.integers(10, size=NUM_ENVS), noops_left - arguments)
+        envs.step_async(step_commands, arguments)
+        frames, records = envs.step_wait()
+        yield step_commands, arguments, frames, records
+        needs_reset = records["terminated"] | records["truncated"]
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
 def test_workers_play_as_games_in_this_process_do_and_positions_bring_them_back(workers):
     serial = SerialEnvs([MarioEnv(CONFIG) for _ in range(NUM_ENVS)])
-    rng = np.random.default_rng(0)
-    needs_reset = np.ones(NUM_ENVS, dtype=bool)
-    positions = [Position(0, []) for _ in range(NUM_ENVS)]
-    resets = 0
-    for _ in range(45):
-        actions = rng.choice([1, 2, 6, 6], size=NUM_ENVS)
-        actions[0] = IDLE if rng.random() < 0.3 and not needs_reset[0] else actions[0]
-        step_commands = np.where(needs_reset, RESET, actions)
-        noop_frames = rng.integers(10, size=NUM_ENVS)
-        for i, command in enumerate(step_commands):
-            if command == RESET:
-                positions[i] = Position(int(noop_frames[i]), [])
-                resets += 1
-            elif command != IDLE:
-                positions[i].actions.append(int(command))
-        outputs = []
-        for envs in (serial, workers):
-            envs.step_async(step_commands, noop_frames)
-            outputs.append(envs.step_wait())
-        assert np.array_equal(outputs[0][0], outputs[1][0])
-        assert np.array_equal(outputs[0][1], outputs[1][1])
-        needs_reset = outputs[0][1]["terminated"] | outputs[0][1]["truncated"]
-    assert resets > NUM_ENVS
-    frames = outputs[0][0]
+    resets = noops = 0
+    for ours, theirs in zip(random_play(0, workers), random_play(0, serial), strict=True):
+        assert same(ours, theirs)
+        assert workers.positions == serial.positions
+        resets += (ours[0] == RESET).sum()
+        noops += (ours[0] == NOOP).sum()
+    assert resets > NUM_ENVS and noops > NUM_ENVS
+    positions = [Position(p.noop_frames, list(p.actions)) for p in workers.positions]
+    assert any(p.noop_frames and p.actions for p in positions)
     workers.step_async(np.full(NUM_ENVS, RESET), np.zeros(NUM_ENVS, dtype=np.int32))
     workers.step_wait()
-    assert np.array_equal(workers.restore(positions), frames)
+    assert np.array_equal(workers.restore(positions), ours[2])
+    assert workers.positions == positions
     serial.close()
 
 
-def test_a_killed_worker_is_reported_and_close_returns(workers):
-    os.kill(workers.pids()[0], signal.SIGKILL)
+def test_position_is_what_reset_and_actions_lead_to(workers):
+    *_, (_, _, frames, _) = random_play(1, workers)
+    env = MarioEnv(CONFIG)
+    for position, expected in zip(workers.positions, frames, strict=True):
+        frame, _ = env.reset(position.noop_frames)
+        for action in position.actions:
+            frame = env.step(action)[0]
+        assert np.array_equal(frame, expected)
+    env.close()
+
+
+@pytest.mark.parametrize("mid_step", [False, True])
+def test_a_killed_worker_is_replaced_and_nothing_else_changes(mid_step, monkeypatch):
+    reports = []
+    disturbed = WorkerEnvs(CONFIG, NUM_ENVS, reports.append)
+    serial = SerialEnvs([MarioEnv(CONFIG) for _ in range(NUM_ENVS)])
+    step_async, steps = disturbed.step_async, itertools.count()
+    victims = {3: 0, 17: -1, 30: 0}
+
+    def step_async_and_kill(*arguments):
+        victim = victims.get(next(steps))
+        if mid_step:
+            step_async(*arguments)
+        if victim is not None:
+            os.kill(disturbed.pids()[victim], signal.SIGKILL)
+        if not mid_step:
+            step_async(*arguments)
+
+    monkeypatch.setattr(disturbed, "step_async", step_async_and_kill)
+    for ours, theirs in zip(random_play(2, disturbed), random_play(2, serial), strict=True):
+        assert same(ours, theirs)
+    assert len(reports) == len(victims)
+    assert all("died (exit code -9)" in line and "\n" not in line for line in reports)
+    processes = [psutil.Process(pid) for pid in disturbed.pids()]
+    disturbed.close()
+    serial.close()
+    assert not any(process.is_running() for process in processes)
+
+
+def test_a_worker_killed_while_games_are_restored_is_replaced():
+    reports = []
+    envs = WorkerEnvs(CONFIG, NUM_ENVS, reports.append)
+    *_, (_, _, frames, _) = random_play(3, envs)
+    os.kill(envs.pids()[-1], signal.SIGKILL)
+    assert np.array_equal(envs.restore(envs.positions), frames)
+    assert len(reports) == 1
+    envs.close()
+
+
+def test_a_worker_that_dies_again_and_again_ends_the_run():
+    envs = WorkerEnvs(CONFIG, NUM_ENVS, lambda line: os.kill(envs.pids()[0], signal.SIGKILL))
+    os.kill(envs.pids()[0], signal.SIGKILL)
+    envs.step_async(np.full(NUM_ENVS, RESET), np.zeros(NUM_ENVS, dtype=np.int32))
     with pytest.raises(WorkerDied, match="died"):
-        for _ in range(3):
-            workers.step_async(np.full(NUM_ENVS, RESET), np.zeros(NUM_ENVS, dtype=np.int32))
-            workers.step_wait()
+        envs.step_wait()
     started = time.monotonic()
-    workers.close()
+    envs.close()
     assert time.monotonic() - started < 5
 
 

@@ -30,11 +30,16 @@ class Walk:
         self.over = True
 
     def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
-        self.resets.append(noop_frames)
+        self.resets.append(0)
         self.over = False
-        self._goal = 4 + noop_frames % 5
-        self._x, self._steps = noop_frames, 0
-        self._start = self._x
+        self._x = self._steps = 0
+        return self.noop(noop_frames)
+
+    def noop(self, frames: int) -> tuple[np.ndarray, dict[str, Any]]:
+        assert self._steps == 0, "no-op frames after a decision"
+        self.resets[-1] += frames
+        self._x = self._start = self.resets[-1]
+        self._goal = 4 + self._x % 5
         return self._frame(), self._info(RUNNING)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -196,7 +201,7 @@ def stop_after(calls: int) -> Callable[[], bool]:
 def test_should_stop_ends_play_with_the_episodes_begun():
     whole, _ = play(9)
     assert play(9, should_stop=lambda: True)[0] == []
-    stopped, games = play(9, should_stop=stop_after(8))
+    stopped, games = play(9, should_stop=stop_after(18))
     assert 0 < len(stopped) < 9
     assert len(stopped) == sum(len(game.resets) for game in games)
     assert {"running"} < {result.outcome for result in stopped}

@@ -54,7 +54,7 @@ def saved(learner: Learner) -> dict[str, Any]:
 
 def target_by_hand(learner: Learner, batch: Batch) -> np.ndarray:
     """One number at a time."""
-    q_online = learner.q_values(batch.next_obs)
+    q_online = learner.online_net.q_values(batch.next_obs)
     with torch.no_grad():
         q_target = learner.target_net(torch.from_numpy(batch.next_obs)).numpy()
     return np.array(
@@ -128,7 +128,7 @@ def test_pixels_become_numbers_from_0_to_1(grey):
 
 def test_q_values_are_those_of_the_online_network():
     learner, batch = make_learner(), make_batch()
-    q_values = learner.q_values(batch.obs)
+    q_values = learner.online_net.q_values(batch.obs)
     assert q_values.shape == (4, NUM_ACTIONS) and q_values.dtype == np.float32
     with torch.no_grad():
         expected = learner.online_net(torch.from_numpy(batch.obs)).numpy()
@@ -137,8 +137,8 @@ def test_q_values_are_those_of_the_online_network():
 
 def test_order_of_the_frames_matters():
     learner, batch = make_learner(), make_batch()
-    reversed_q = learner.q_values(batch.obs[:, ::-1].copy())
-    assert not np.allclose(learner.q_values(batch.obs), reversed_q)
+    reversed_q = learner.online_net.q_values(batch.obs[:, ::-1].copy())
+    assert not np.allclose(learner.online_net.q_values(batch.obs), reversed_q)
 
 
 # the update
@@ -150,7 +150,7 @@ def test_update_reports_errors_loss_and_q_values():
         learner.update(make_batch(seed=seed))
     batch = make_batch(seed=9, returns=np.array([0.3, -0.2, 6.0, -7.0], dtype=np.float32))
     td_target = target_by_hand(learner, batch)
-    q_values = learner.q_values(batch.obs)[np.arange(4), batch.actions]
+    q_values = learner.online_net.q_values(batch.obs)[np.arange(4), batch.actions]
     errors = td_target - q_values
     huber = np.where(abs(errors) <= 1, errors**2 / 2, abs(errors) - 0.5)
     result = learner.update(batch)
@@ -181,11 +181,13 @@ def test_only_sync_target_moves_the_target_network():
     before = learner.target_net(obs).clone()
     learner.update(batch)
     assert torch.equal(learner.target_net(obs), before)
-    assert not np.allclose(learner.q_values(batch.obs), before.numpy())
+    assert not np.allclose(learner.online_net.q_values(batch.obs), before.numpy())
     learner.sync_target()
-    assert np.array_equal(learner.target_net(obs).numpy(), learner.q_values(batch.obs))
+    assert np.array_equal(learner.target_net(obs).numpy(), learner.online_net.q_values(batch.obs))
     learner.update(batch)  # a copy, not the same tensors
-    assert not np.array_equal(learner.target_net(obs).numpy(), learner.q_values(batch.obs))
+    assert not np.array_equal(
+        learner.target_net(obs).numpy(), learner.online_net.q_values(batch.obs)
+    )
 
 
 def test_samples_of_weight_zero_change_nothing():
@@ -239,7 +241,7 @@ def test_loss_goes_down_on_a_fixed_batch():
     batch = make_batch(discounts=np.zeros(4, dtype=np.float32))
     losses = [learner.update(batch).loss for _ in range(15)]
     assert losses[-1] < losses[0] / 10
-    q_values = learner.q_values(batch.obs)[np.arange(4), batch.actions]
+    q_values = learner.online_net.q_values(batch.obs)[np.arange(4), batch.actions]
     assert q_values == pytest.approx(batch.returns, abs=0.3)
 
 
