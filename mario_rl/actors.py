@@ -22,6 +22,7 @@ import numpy as np
 
 from mario_rl.config import FRAME_SHAPE, EnvConfig
 from mario_rl.env import MarioEnv
+from mario_rl.machine import available_cores
 
 RESET = -1  # begin an episode
 NOOP = -2  # let as many frames pass as the argument says; only between a RESET and the first action
@@ -310,10 +311,3 @@ def _work(connection: Connection, shared: _Shared, part: slice, config: EnvConfi
         return
     except Exception:
         connection.send(traceback.format_exc())
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -161,6 +161,11 @@ class RunConfig:
         100, "a resumable state is saved this often", unit="episodes", interval="[1, inf)"
     )
     device: str = setting("auto", "where the networks live", choices=("auto", "cpu", "cuda", "mps"))
+    precision: str = setting(
+        "auto",
+        "arithmetic of the convolutions; auto takes bfloat16 where the hardware has it",
+        choices=("auto", "float32", "bfloat16"),
+    )
     gpu_memory_fraction: float = setting(
         0.8, "share of the GPU's memory that the run may use", interval="(0, 1]"
     )

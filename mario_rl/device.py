@@ -1,8 +1,9 @@
-"""Where the networks live, and how much of a GPU's memory they may take."""
+"""Where the networks live, with what precision, and how much of the machine they may take."""
 
 import torch
 
 from mario_rl.errors import UserError
+from mario_rl.machine import available_cores, cpu_has_bfloat16
 
 
 def choose_device(name: str) -> torch.device:
@@ -21,6 +22,25 @@ def choose_device(name: str) -> torch.device:
     if not available[name]:
         raise UserError(f"--device {name}: PyTorch sees no such device here; use --device cpu")
     return torch.device(name)
+
+
+def trunk_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What the convolutions compute in: auto, float32 or bfloat16; auto takes bfloat16 where the
+    hardware has it, which nearly doubles an update's speed there."""
+    native = (
+        cpu_has_bfloat16()
+        if device.type == "cpu"
+        else (device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
+    )
+    if precision == "bfloat16" or (precision == "auto" and native):
+        return torch.bfloat16
+    return torch.float32
+
+
+def leave_cores_to_the_games() -> None:
+    """Let PyTorch use half the cores: on CPUs an update costs about what its games cost, and more
+    threads than cores wait for each other."""
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), available_cores() // 2)))
 
 
 def limit_memory(device: torch.device, fraction: float) -> str:

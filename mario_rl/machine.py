@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -33,23 +34,36 @@ def resident_memory_bytes() -> int:
     return total
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16; False where the system does not tell."""
+    flags = set(_cpuinfo("flags").split()) | set(_cpuinfo("Features").split())
+    return not flags.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
+
+
 def hardware() -> dict[str, Any]:
     """Processor, cores and memory."""
     return {
-        "processor": _processor_name(),
+        "processor": _cpuinfo("model name") or platform.processor(),
         "cores": psutil.cpu_count(),
+        "bfloat16": cpu_has_bfloat16(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.platform(),
     }
 
 
-def _processor_name() -> str:
+def _cpuinfo(key: str) -> str:
+    """A line of /proc/cpuinfo, of the first core; "" if there is none."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    values = (line.partition(":")[2].strip() for line in lines if line.split(":")[0].strip() == key)
+    return next(values, "")
 
 
 def versions() -> dict[str, str]:

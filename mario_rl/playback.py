@@ -11,6 +11,7 @@ import numpy as np
 
 from mario_rl.actors import SerialEnvs, WorkerEnvs
 from mario_rl.config import EnvConfig
+from mario_rl.device import leave_cores_to_the_games
 from mario_rl.env import MarioEnv
 from mario_rl.errors import UserError
 from mario_rl.evaluation import EpisodeResult, play_episodes, summarize
@@ -48,6 +49,7 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
         UserError: if the model cannot be loaded or there is no display for `render`.
     """
     model = Model.load(request.model_path)
+    leave_cores_to_the_games()
     env_config = model.config.env
     if request.stage is not None:
         env_config = model.config.replaced({"stage": request.stage}).env

@@ -67,6 +67,7 @@ class PrioritizedReplay:
         self._tree = SumTree(slots)
         self._max_priority = 1.0
         self.rows_written = 0  # over the whole run
+        self._batch_buffers: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @staticmethod
     def required_bytes(config: ReplayConfig) -> int:
@@ -109,19 +110,26 @@ class PrioritizedReplay:
     def stacks(self, slots: np.ndarray) -> np.ndarray:
         """The observations, uint8 [B, 4, 84, 84], oldest frame first, that end at the slots.
 
-        In memory the channels are last, as the convolutions want them: OpenCV interleaves the
-        frames ten times faster than a strided copy.
+        In memory the channels are last, as the convolutions want them.
         """
+        return self._stack(slots, *_buffers(len(slots)))
+
+    def _stack(self, slots: np.ndarray, frames: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         back = np.minimum(np.arange(STACK - 1, -1, -1)[:, None], self._age[slots])
-        frames = self._frames[(slots - back * self.num_envs) % len(self._age)]
-        pixels = cv2.merge(list(frames.reshape(STACK, len(slots), -1)))
+        indices = (slots - back * self.num_envs) % len(self._age)
+        np.take(self._frames, indices, axis=0, out=frames, mode="clip")
+        # OpenCV interleaves ten times faster than a strided copy.
+        cv2.merge(list(frames.reshape(STACK, len(slots), -1)), pixels)
         return pixels.reshape(len(slots), *FRAME_SHAPE, STACK).transpose(0, 3, 1, 2)
 
     def sample(
         self, batch_size: int, importance_exponent: float, rng: np.random.Generator
     ) -> Batch:
         """Draw transitions with probability proportional to their priority, one from each of
-        `batch_size` equal shares of the total (Schaul et al. 2016, appendix B.2.1)."""
+        `batch_size` equal shares of the total (Schaul et al. 2016, appendix B.2.1).
+
+        The next call overwrites the observations: fresh memory would take longer than the copy.
+        """
         total = self._tree.total
         slots = self._tree.find(
             (np.arange(batch_size) + rng.random(batch_size)) * total / batch_size
@@ -129,13 +137,16 @@ class PrioritizedReplay:
         # (N * P(i)) ** -beta; N cancels when the weights are divided by the greatest.
         weights = self._tree.get(slots) ** -importance_exponent
         next_slots = (slots + self._steps[slots].astype(np.int64) * self.num_envs) % len(self._age)
+        if self._batch_buffers is None or len(self._batch_buffers[1]) != batch_size:
+            self._batch_buffers = *_buffers(batch_size), _buffers(batch_size)[1]
+        frames, pixels, next_pixels = self._batch_buffers
         return Batch(
             slots=slots,
-            obs=self.stacks(slots),
+            obs=self._stack(slots, frames, pixels),
             actions=self._actions[slots],
             returns=self._returns[slots],
             discounts=self._discounts[slots],
-            next_obs=self.stacks(next_slots),
+            next_obs=self._stack(next_slots, frames, next_pixels),
             is_weights=(weights / weights.max()).astype(np.float32),
         )
 
@@ -187,6 +198,12 @@ class PrioritizedReplay:
         self._tree.set(np.arange(len(self._age)), state["priorities"])
         self._max_priority = state["max_priority"]
         self.rows_written = state["rows_written"]
+
+
+def _buffers(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """For a batch's frames, one after the other, and for the same interleaved."""
+    frames = np.empty((STACK, batch_size, *FRAME_SHAPE), dtype=np.uint8)
+    return frames, np.empty((batch_size, frames[0, 0].size, STACK), dtype=np.uint8)
 
 
 class NStepAccumulator:

@@ -16,7 +16,13 @@ import torch
 from mario_rl.actors import WorkerDied, WorkerEnvs
 from mario_rl.checkpoint import CheckpointStore
 from mario_rl.config import Config, RunConfig, flag_of
-from mario_rl.device import choose_device, limit_memory, out_of_memory
+from mario_rl.device import (
+    choose_device,
+    leave_cores_to_the_games,
+    limit_memory,
+    out_of_memory,
+    trunk_dtype,
+)
 from mario_rl.env import action_names
 from mario_rl.errors import DamagedFile, UserError
 from mario_rl.files import RunPaths, read_json, write_json
@@ -91,6 +97,7 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
     config = _resumed_config(Config.from_dict(state["config"]), given)
     lineage = Lineage(**state["lineage"])
     device = choose_device(config.run.device)
+    leave_cores_to_the_games()
     print(limit_memory(device, config.run.gpu_memory_fraction))
     print(_require_memory(config, "free some to go on with this run"))
     _describe(paths, config, lineage)
@@ -125,7 +132,8 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
 
 def _new_learner(config: Config, device: torch.device) -> Learner:
     num_actions = len(action_names(config.env.action_set))
-    return Learner(config.learner, num_actions, device, config.run.seed)
+    dtype = trunk_dtype(config.run.precision, device)
+    return Learner(config.learner, num_actions, device, config.run.seed, dtype)
 
 
 def _resumed_config(config: Config, given: dict[str, Any]) -> Config:
