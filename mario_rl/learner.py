@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from mario_rl.config import LearnerConfig
-from mario_rl.network import DuelingNetwork
+from mario_rl.network import DuelingNetwork, to_tensor
 from mario_rl.replay import Batch
 
 
@@ -94,12 +94,11 @@ class Learner:
 
     def update(self, batch: Batch) -> UpdateResult:
         """One step of gradient descent on the batch."""
-        obs, next_obs, returns, discounts, is_weights = (
+        obs, next_obs = (to_tensor(array, self.device) for array in (batch.obs, batch.next_obs))
+        returns, discounts, is_weights = (
             torch.from_numpy(array).to(self.device)
-            for array in (
-                batch.obs, batch.next_obs, batch.returns, batch.discounts, batch.is_weights
-            )
-        )  # fmt: skip
+            for array in (batch.returns, batch.discounts, batch.is_weights)
+        )
         actions = torch.from_numpy(batch.actions).to(self.device, torch.int64)
         with torch.no_grad():
             td_target = double_dqn_target(

@@ -12,7 +12,6 @@ whole run; 2. importance weights are divided by the greatest of the batch.
 
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
@@ -67,7 +66,7 @@ class PrioritizedReplay:
         self._tree = SumTree(slots)
         self._max_priority = 1.0
         self.rows_written = 0  # over the whole run
-        self._batch_buffers: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._buffers = np.empty((2, STACK, 0, *FRAME_SHAPE), dtype=np.uint8)  # of a batch
 
     @staticmethod
     def required_bytes(config: ReplayConfig) -> int:
@@ -107,20 +106,15 @@ class PrioritizedReplay:
         self._steps[slots] = transitions.steps
         self._tree.set(slots, self._max_priority**self._priority_exponent)
 
-    def stacks(self, slots: np.ndarray) -> np.ndarray:
+    def stacks(self, slots: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The observations, uint8 [B, 4, 84, 84], oldest frame first, that end at the slots.
 
-        In memory the channels are last, as the convolutions want them.
+        In memory all B oldest frames come first, and so on: uint8 [4, B, 84, 84], which `out` is
+        if it is given.
         """
-        return self._stack(slots, *_buffers(len(slots)))
-
-    def _stack(self, slots: np.ndarray, frames: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         back = np.minimum(np.arange(STACK - 1, -1, -1)[:, None], self._age[slots])
         indices = (slots - back * self.num_envs) % len(self._age)
-        np.take(self._frames, indices, axis=0, out=frames, mode="clip")
-        # OpenCV interleaves ten times faster than a strided copy.
-        cv2.merge(list(frames.reshape(STACK, len(slots), -1)), pixels)
-        return pixels.reshape(len(slots), *FRAME_SHAPE, STACK).transpose(0, 3, 1, 2)
+        return np.take(self._frames, indices, axis=0, out=out, mode="clip").swapaxes(0, 1)
 
     def sample(
         self, batch_size: int, importance_exponent: float, rng: np.random.Generator
@@ -137,16 +131,15 @@ class PrioritizedReplay:
         # (N * P(i)) ** -beta; N cancels when the weights are divided by the greatest.
         weights = self._tree.get(slots) ** -importance_exponent
         next_slots = (slots + self._steps[slots].astype(np.int64) * self.num_envs) % len(self._age)
-        if self._batch_buffers is None or len(self._batch_buffers[1]) != batch_size:
-            self._batch_buffers = *_buffers(batch_size), _buffers(batch_size)[1]
-        frames, pixels, next_pixels = self._batch_buffers
+        if self._buffers.shape[2] != batch_size:
+            self._buffers = np.empty((2, STACK, batch_size, *FRAME_SHAPE), dtype=np.uint8)
         return Batch(
             slots=slots,
-            obs=self._stack(slots, frames, pixels),
+            obs=self.stacks(slots, self._buffers[0]),
             actions=self._actions[slots],
             returns=self._returns[slots],
             discounts=self._discounts[slots],
-            next_obs=self._stack(next_slots, frames, next_pixels),
+            next_obs=self.stacks(next_slots, self._buffers[1]),
             is_weights=(weights / weights.max()).astype(np.float32),
         )
 
@@ -198,12 +191,6 @@ class PrioritizedReplay:
         self._tree.set(np.arange(len(self._age)), state["priorities"])
         self._max_priority = state["max_priority"]
         self.rows_written = state["rows_written"]
-
-
-def _buffers(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """For a batch's frames, one after the other, and for the same interleaved."""
-    frames = np.empty((STACK, batch_size, *FRAME_SHAPE), dtype=np.uint8)
-    return frames, np.empty((batch_size, frames[0, 0].size, STACK), dtype=np.uint8)
 
 
 class NStepAccumulator:

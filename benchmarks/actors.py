@@ -1,0 +1,81 @@
+"""How well the workers use the cores: all games together against cores x one game alone.
+
+No learner runs. The same random actions are played in both, game by game in the one and side by
+side in the other, so that the emulators have the same work; resets happen where episodes end.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.environment import CONFIG
+from benchmarks.harness import Contender, Result, Turns, compare, main, result, scaled
+from mario_rl.actors import RESET, WorkerEnvs
+from mario_rl.env import MarioEnv, action_names
+from mario_rl.machine import available_cores
+
+NUM_GAMES = 8
+STEPS = scaled(120)
+_NUM_ACTIONS = len(action_names(CONFIG.action_set))
+# [steps, games]; what an episode's end leaves no use for is skipped.
+ACTIONS = np.random.default_rng(0).integers(_NUM_ACTIONS, size=(STEPS, NUM_GAMES))
+
+
+def run() -> Result:
+    with Contender(__spec__.name, "workers") as workers, Contender(__spec__.name, "alone") as alone:
+        ratios = compare("actors", workers, alone)
+    return result(3, "actors", [ratio / available_cores() for ratio in ratios], bar=0.90)
+
+
+def _workers(turns: Turns) -> None:
+    envs = WorkerEnvs(CONFIG, NUM_GAMES)
+    no_arguments = np.zeros(NUM_GAMES, dtype=np.int64)
+
+    def step(commands: np.ndarray) -> np.ndarray:
+        envs.step_async(commands, no_arguments)
+        _, records = envs.step_wait()
+        return records["terminated"] | records["truncated"]
+
+    def play() -> dict[str, Any]:
+        done = step(np.full(NUM_GAMES, RESET))
+        decisions = 0
+        started = time.perf_counter()
+        for actions in ACTIONS:
+            commands = np.where(done, RESET, actions)
+            done = step(commands)
+            decisions += int((commands != RESET).sum())
+        return _round(time.perf_counter() - started, decisions)
+
+    turns.play(play)
+
+
+def _alone(turns: Turns) -> None:
+    env = MarioEnv(CONFIG)
+
+    def play() -> dict[str, Any]:
+        seconds, decisions = 0.0, 0
+        for actions in ACTIONS.T.tolist():
+            env.reset()
+            done = False
+            started = time.perf_counter()
+            for action in actions:
+                if done:
+                    env.reset()
+                    done = False
+                    continue
+                _, _, terminated, truncated, _ = env.step(action)
+                done = terminated or truncated
+                decisions += 1
+            seconds += time.perf_counter() - started
+        return _round(seconds, decisions)
+
+    turns.play(play)
+
+
+def _round(seconds: float, decisions: int) -> dict[str, Any]:
+    return {"seconds": seconds, "work": decisions, "state": str(decisions)}
+
+
+if __name__ == "__main__":
+    main(run, {"workers": _workers, "alone": _alone})

@@ -1,0 +1,191 @@
+"""The learner's samples/s on one core, against the same update as one writes it at first.
+
+`python -m benchmarks.learner curves` trains both on a small task and plots how they learn.
+"""
+
+import copy
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.harness import ROOT, Contender, Result, Turns, compare, main, result, scaled
+from mario_rl.config import FRAME_SHAPE, STACK, Config, LearnerConfig
+from mario_rl.device import trunk_dtype
+from mario_rl.learner import Learner, UpdateResult
+from mario_rl.machine import cpu_has_bfloat16
+from mario_rl.replay import Batch
+
+BATCH_SIZE, NUM_ACTIONS = 256, 7
+UPDATES = scaled(6)  # of a round
+BAR = 2.0 if cpu_has_bfloat16() else 1.2
+
+
+class PlainNetwork(nn.Module):
+    """`DuelingNetwork` without attention to memory layout, precision and where to scale pixels."""
+
+    def __init__(self, num_actions: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(STACK, 32, 8, 4), nn.ReLU(),
+            nn.Conv2d(32, 64, 4, 2), nn.ReLU(),
+            nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten(),
+        )  # fmt: skip
+        self.value = nn.Sequential(nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, 1))
+        self.advantage = nn.Sequential(nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, num_actions))
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        features = self.trunk(obs.float() / 255)
+        value, advantage = self.value(features), self.advantage(features)
+        q_values: torch.Tensor = value + advantage - advantage.mean(dim=1, keepdim=True)
+        return q_values
+
+
+class PlainLearner(Learner):
+    """The update in float32, eager, with the optimizer's defaults."""
+
+    def __init__(self, config: LearnerConfig, num_actions: int, seed: int) -> None:
+        super().__init__(config, num_actions, torch.device("cpu"), seed)
+        network = PlainNetwork(num_actions)
+        network.load_state_dict(self.online_net.state_dict())
+        self._plain_online, self._plain_target = network, copy.deepcopy(network)
+        self._adam = torch.optim.Adam(network.parameters(), lr=config.learning_rate, eps=1.5e-4)
+
+    def update(self, batch: Batch) -> UpdateResult:
+        obs, next_obs = (
+            torch.from_numpy(np.ascontiguousarray(x)) for x in (batch.obs, batch.next_obs)
+        )
+        actions = torch.from_numpy(batch.actions).long()
+        with torch.no_grad():
+            next_actions = self._plain_online(next_obs).argmax(dim=1, keepdim=True)
+            next_q = self._plain_target(next_obs).gather(1, next_actions).squeeze(1)
+            td_target = torch.from_numpy(batch.returns) + torch.from_numpy(batch.discounts) * next_q
+        q_values = self._plain_online(obs).gather(1, actions[:, None]).squeeze(1)
+        huber = nn.functional.smooth_l1_loss(q_values, td_target, reduction="none")
+        loss = (torch.from_numpy(batch.is_weights) * huber).mean()
+        self._adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self._plain_online.parameters(), self._max_grad_norm)
+        self._adam.step()
+        errors = (td_target - q_values).detach().numpy()
+        return UpdateResult(errors, loss.item(), q_values.mean().item(), norm.item())
+
+    def fetch_result(self) -> UpdateResult | None:
+        result = super().fetch_result()
+        self.acting_net.load_state_dict(self._plain_online.state_dict())
+        return result
+
+    def wait(self) -> None:
+        super().wait()
+        self.online_net.load_state_dict(self._plain_online.state_dict())
+
+    def sync_target(self) -> None:
+        super().sync_target()
+        self._plain_target.load_state_dict(self._plain_online.state_dict())
+
+
+def run() -> Result:
+    with Contender(__spec__.name, "ours") as ours, Contender(__spec__.name, "plain") as plain:
+        return result(7, "learner", compare("learner", ours, plain), bar=BAR)
+
+
+def _new(name: str, config: LearnerConfig, num_actions: int, seed: int) -> Learner:
+    if name == "plain":
+        return PlainLearner(config, num_actions, seed)
+    device = torch.device("cpu")
+    precision = {"ours": "auto", "ours, bfloat16": "bfloat16"}[name]
+    return Learner(config, num_actions, device, seed, trunk_dtype(precision, device))
+
+
+def _contend(name: str, turns: Turns) -> None:
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(256, size=(2, STACK, BATCH_SIZE, *FRAME_SHAPE), dtype=np.uint8)
+    obs, next_obs = pixels.swapaxes(1, 2)  # as they come from the replay
+    if name == "plain":
+        obs, next_obs = obs.copy(), next_obs.copy()
+    batch = Batch(
+        slots=np.arange(BATCH_SIZE),
+        obs=obs,
+        actions=rng.integers(NUM_ACTIONS, size=BATCH_SIZE).astype(np.uint8),
+        returns=rng.normal(size=BATCH_SIZE).astype(np.float32),
+        discounts=np.full(BATCH_SIZE, 0.9**3, dtype=np.float32),
+        next_obs=next_obs,
+        is_weights=np.ones(BATCH_SIZE, dtype=np.float32),
+    )
+    learner = _new(name, LearnerConfig(), NUM_ACTIONS, seed=0)
+
+    def play() -> dict[str, Any]:
+        started = time.perf_counter()
+        for _ in range(UPDATES):
+            learner.update(batch)
+        return {"seconds": time.perf_counter() - started, "work": UPDATES * BATCH_SIZE}
+
+    turns.play(play)
+
+
+def curves(path: Path) -> None:
+    """Train on the corridor of the tests: 3 seeds with each learner; a plot and a table."""
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    from mario_rl.actors import SerialEnvs
+    from mario_rl.files import RunPaths
+    from mario_rl.recorder import Recorder
+    from mario_rl.trainer import Trainer
+    from tests.games import Corridor
+
+    torch.set_num_threads(1)
+    config = Config().replaced(
+        {
+            "num_envs": 4, "batch_size": 16, "learning_starts": 64, "replay_capacity": 2000,
+            "replay_ratio": 4.0, "target_period": 100, "learning_rate": 5e-4, "eps_decay": 1000,
+            "importance_steps": 1000,
+        }
+    )  # fmt: skip
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for colour, name in enumerate(("plain", "ours", "ours, bfloat16")):
+        returns = []
+        for seed in range(3):
+            with tempfile.TemporaryDirectory() as directory:
+                paths = RunPaths(Path(directory), "curve")
+                learner = _new(name, config.learner, Corridor.num_actions, seed)
+                recorder = Recorder(paths, {}, 0)
+                envs = SerialEnvs([Corridor() for _ in range(config.exploration.num_envs)])
+                trainer = Trainer(config.replaced({"seed": seed}), learner, envs, recorder)
+                while trainer.env_steps < 2000:
+                    trainer.step()
+                learner.wait()
+                recorder.close()
+                episodes = pd.read_csv(Path(directory) / "stats" / "curve" / "episodes.csv")
+            episodes = episodes[episodes.env_steps < 2000]
+            bins = episodes.env_steps // 200 * 200 + 100
+            returns.append(episodes.episode_return.groupby(bins).mean())
+        table = pd.concat(returns, axis=1)
+        axes.plot(table.index, table.mean(axis=1), color=f"C{colour}", label=name)
+        axes.fill_between(
+            table.index, table.min(axis=1), table.max(axis=1), color=f"C{colour}", alpha=0.15
+        )
+        last = table.iloc[-3:].mean().round(2).tolist()
+        print(f"{name:16} mean return over the last 600 env steps, per seed: {last}", flush=True)
+    axes.set(xlabel="env steps", ylabel="mean return of an episode", title="Corridor, 3 seeds")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["curves"]:
+        curves(ROOT / "docs" / "images" / "learner_curves.png")
+    else:
+        contenders = {
+            name: lambda turns, name=name: _contend(name, turns) for name in ("ours", "plain")
+        }
+        main(run, contenders)
