@@ -72,8 +72,7 @@ class PrioritizedReplay:
     def required_bytes(config: ReplayConfig) -> int:
         """Memory that a full replay takes."""
         per_slot = int(np.prod(FRAME_SHAPE)) + 1 + 1 + 4 + 4 + 1
-        tree = 2 * 8 * (1 << max(1, (config.replay_capacity - 1).bit_length()))
-        return per_slot * config.replay_capacity + tree
+        return per_slot * config.replay_capacity + SumTree.required_bytes(config.replay_capacity)
 
     def append_frames(self, frames: np.ndarray, is_first: np.ndarray) -> np.ndarray:
         """Write one row over the oldest.
