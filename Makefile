@@ -2,6 +2,7 @@
 # make train    start a real run:  make train RUN=my_run ARGS="--stage 1-1 --num-episodes 5000"
 # make test     install and run the test suite
 # make check    linter, formatter and type checker
+# make bench    measure the speed, against other libraries too:  make bench ONLY=1,5
 # make stacks   the environment's tests on every Python from 3.10 to 3.13 that is installed
 #
 # PYTHON=python3.12 make ... chooses the interpreter.
@@ -18,7 +19,7 @@ find_python = $(firstword $(foreach v,$(1),$(shell for p in python$(v) $$HOME/.p
 	"$$p" -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$(v)')" 2>/dev/null && echo "$$p" && break; done)))
 OTHER_PYTHON ?= $(call find_python,$(OTHERS))
 
-.PHONY: demo train named test check stacks preflight
+.PHONY: demo train named test check bench stacks preflight
 
 preflight:
 	@test -n "$(VERSION)" || { echo "error: '$(PYTHON)' does not run: name a Python 3.10 to 3.13, as in PYTHON=python3.12 make ..." >&2; exit 2; }
@@ -73,6 +74,17 @@ check: $(VENV)/.ready-for-tests-$(VERSION)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The same Python as ours, so that all play on the same emulator.
+$(VENV)-peers/.ready-$(VERSION): benchmarks/requirements-peers.txt requirements.txt | preflight
+	@test "$(VERSION)" != 3.10 || { echo "error: not all the libraries to compare with run on Python 3.10: PYTHON=python3.11 make bench" >&2; exit 2; }
+	@echo "installing the libraries to compare with into $(@D) ..."
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-peers.txt
+	@touch $@
+
+bench: $(VENV)/.ready-$(VERSION) $(VENV)-peers/.ready-$(VERSION)
+	MARIO_RL_PEERS_PYTHON=$(CURDIR)/$(VENV)-peers/bin/python $(BIN)/python -m benchmarks $(ONLY)
 
 STACKS := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call find_python,$(v)),$(v)))
 stacks: $(STACKS:%=.venv-emulator-%/.ready)

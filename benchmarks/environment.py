@@ -1,13 +1,28 @@
 """What our environment costs: its frames/s against the bare emulator's.
 
 Both press the same buttons frame for frame and must come to the same state of the console.
+
+`python -m benchmarks.environment under PYTHON` compares another interpreter's environment, with
+another emulator package or one that was compiled otherwise, with this one's.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.harness import ROOT, Contender, Result, Turns, compare, digest, main, result, scaled
+from benchmarks.harness import (
+    ROOT,
+    Contender,
+    Result,
+    Turns,
+    compare,
+    digest,
+    main,
+    print_table,
+    result,
+    scaled,
+)
 from mario_rl.config import EnvConfig
 from mario_rl.env import FRAME_SKIP, MarioEnv
 
@@ -59,5 +74,16 @@ def timed(
     return {"seconds": seconds, "work": FRAME_SKIP * len(ACTIONS), "state": digest(ram())}
 
 
+def _under(python: str) -> Result:
+    with (
+        Contender(__spec__.name, "ours", python) as other,
+        Contender(__spec__.name, "ours") as ours,
+    ):
+        return result(0, "other python", compare("other python", other, ours), bar=1.0)
+
+
 if __name__ == "__main__":
-    main(run, {"ours": _ours, "bare": _bare})
+    if sys.argv[1:2] == ["under"]:
+        print_table([_under(sys.argv[2])])
+    else:
+        main(run, {"ours": _ours, "bare": _bare})
