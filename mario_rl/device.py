@@ -5,6 +5,8 @@ import torch
 from mario_rl.errors import UserError
 from mario_rl.machine import available_cores, cpu_has_bfloat16
 
+_NETWORKS_BYTES = 2 << 30  # networks, optimizer, activations and what CUDA itself takes
+
 
 def choose_device(name: str) -> torch.device:
     """The device called auto, cpu, cuda or mps; auto takes the first there is of cuda, mps, cpu.
@@ -41,6 +43,15 @@ def leave_cores_to_the_games() -> None:
     """Let PyTorch use half the cores: on CPUs an update costs about what its games cost, and more
     threads than cores wait for each other."""
     torch.set_num_threads(max(1, min(torch.get_num_threads(), available_cores() // 2)))
+
+
+def frames_device(device: torch.device, fraction: float, replay_bytes: int) -> torch.device | None:
+    """Where the replay's frames go: to the GPU if they fit beside the networks; None is main
+    memory."""
+    if device.type != "cuda":
+        return None
+    allowed = fraction * torch.cuda.get_device_properties(device).total_memory
+    return device if replay_bytes + _NETWORKS_BYTES <= allowed else None
 
 
 def limit_memory(device: torch.device, fraction: float) -> str:

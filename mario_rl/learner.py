@@ -129,12 +129,16 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """The networks, once they stand still, the optimizer and the result to be fetched."""
         self.wait()
+        result = None
+        if self._update is not None:
+            result = self._update.result()._asdict()
+            result["td_errors"] = torch.from_numpy(result["td_errors"])
         return {
             "online_net": self.online_net.state_dict(),
             "target_net": self.target_net.state_dict(),
             "acting_net": self.acting_net.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "result": self._update.result()._asdict() if self._update else None,
+            "result": result,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -151,7 +155,7 @@ class Learner:
             self._optimizer.load_state_dict(state["optimizer"])
             self._optimizer.param_groups[0]["lr"] = learning_rate
         if state.get("result") is not None:
-            result = {**state["result"], "td_errors": np.asarray(state["result"]["td_errors"])}
+            result = {**state["result"], "td_errors": state["result"]["td_errors"].numpy()}
             self._update = Future()
             self._update.set_result(UpdateResult(**result))
 

@@ -58,15 +58,17 @@ class DuelingNetwork(nn.Module):
         return value + advantage - advantage.mean(dim=1, keepdim=True)
 
     @torch.inference_mode()
-    def q_values(self, obs: np.ndarray) -> np.ndarray:
+    def q_values(self, obs: np.ndarray | torch.Tensor) -> np.ndarray:
         """float32 [B, num_actions] for obs, uint8 [B, 4, 84, 84]."""
         device = next(self.parameters()).device
         q_values: np.ndarray = self(to_tensor(obs, device)).cpu().numpy()
         return q_values
 
 
-def to_tensor(obs: np.ndarray, device: torch.device) -> torch.Tensor:
+def to_tensor(obs: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
     """Observations, uint8 [B, 4, 84, 84], as a tensor in channels-last memory."""
+    if isinstance(obs, torch.Tensor):
+        return obs.to(device).contiguous(memory_format=torch.channels_last)
     # OpenCV interleaves the frames ten times faster than a strided copy does.
     planes = obs.swapaxes(0, 1).reshape(STACK, len(obs), -1)
     pixels = cv2.merge(list(planes)).reshape(len(obs), *FRAME_SHAPE, STACK)

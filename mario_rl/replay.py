@@ -13,8 +13,10 @@ whole run; 2. importance weights are divided by the greatest of the batch.
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
+from mario_rl.frame_store import DeviceFrames, FrameStore, HostFrames
 from mario_rl.sum_tree import SumTree
 
 _MIN_PRIORITY = 1e-3  # of an error of zero, so that every transition can be drawn again
@@ -41,23 +43,32 @@ class Batch(NamedTuple):
     """A sample. `slots` is what `update_priorities` wants back."""
 
     slots: np.ndarray  # int64 [B]
-    obs: np.ndarray  # uint8 [B, 4, 84, 84]
+    obs: np.ndarray | torch.Tensor  # uint8 [B, 4, 84, 84]
     actions: np.ndarray  # uint8 [B]
     returns: np.ndarray  # float32 [B]
     discounts: np.ndarray  # float32 [B]
-    next_obs: np.ndarray  # uint8 [B, 4, 84, 84]
+    next_obs: np.ndarray | torch.Tensor  # uint8 [B, 4, 84, 84]
     is_weights: np.ndarray  # float32 [B], in (0, 1]
 
 
 class PrioritizedReplay:
     """See the module."""
 
-    def __init__(self, config: ReplayConfig, num_envs: int) -> None:
+    def __init__(
+        self, config: ReplayConfig, num_envs: int, frames_device: torch.device | None = None
+    ) -> None:
+        """
+        Args:
+            frames_device: where the frames are kept and batches gathered; None is main memory,
+                and the observations are arrays instead of tensors.
+        """
         self._priority_exponent = config.priority_exponent
         self.num_envs = num_envs
         self.num_rows = config.replay_capacity // num_envs
         slots = self.num_rows * num_envs
-        self._frames = np.empty((slots, *FRAME_SHAPE), dtype=np.uint8)
+        self._frames: FrameStore = (
+            HostFrames(slots) if frames_device is None else DeviceFrames(slots, frames_device)
+        )
         self._age = np.zeros(slots, dtype=np.uint8)  # steps since the reset, at most 3
         self._actions = np.zeros(slots, dtype=np.uint8)
         self._returns = np.zeros(slots, dtype=np.float32)
@@ -66,7 +77,6 @@ class PrioritizedReplay:
         self._tree = SumTree(slots)
         self._max_priority = 1.0
         self.rows_written = 0  # over the whole run
-        self._buffers = np.empty((2, STACK, 0, *FRAME_SHAPE), dtype=np.uint8)  # of a batch
 
     @staticmethod
     def required_bytes(config: ReplayConfig) -> int:
@@ -87,7 +97,7 @@ class PrioritizedReplay:
         row = self.rows_written % self.num_rows
         slots = row * self.num_envs + np.arange(self.num_envs)
         previous_age = self._age[slots - self.num_envs]
-        self._frames[slots] = frames
+        self._frames.write(slots, frames)
         self._age[slots] = np.where(is_first, 0, np.minimum(previous_age + 1, STACK - 1))
         # The observations of the next three rows are no longer complete.
         lost_rows = (row + np.arange(STACK)) % self.num_rows
@@ -105,15 +115,17 @@ class PrioritizedReplay:
         self._steps[slots] = transitions.steps
         self._tree.set(slots, self._max_priority**self._priority_exponent)
 
-    def stacks(self, slots: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def stacks(self, slots: np.ndarray) -> np.ndarray | torch.Tensor:
         """The observations, uint8 [B, 4, 84, 84], oldest frame first, that end at the slots.
 
-        In memory all B oldest frames come first, and so on: uint8 [4, B, 84, 84], which `out` is
-        if it is given.
+        In memory all B oldest frames come first, and so on.
         """
+        return self._frames.gather(self._stack_slots(slots)).swapaxes(0, 1)
+
+    def _stack_slots(self, slots: np.ndarray) -> np.ndarray:
+        """The slots, int64 [4, B], of the frames in the observations that end at `slots`."""
         back = np.minimum(np.arange(STACK - 1, -1, -1)[:, None], self._age[slots])
-        indices = (slots - back * self.num_envs) % len(self._age)
-        return np.take(self._frames, indices, axis=0, out=out, mode="clip").swapaxes(0, 1)
+        return (slots - back * self.num_envs) % len(self._age)
 
     def sample(
         self, batch_size: int, importance_exponent: float, rng: np.random.Generator
@@ -121,7 +133,7 @@ class PrioritizedReplay:
         """Draw transitions with probability proportional to their priority, one from each of
         `batch_size` equal shares of the total (Schaul et al. 2016, appendix B.2.1).
 
-        The next call overwrites the observations: fresh memory would take longer than the copy.
+        The next call may overwrite the observations.
         """
         total = self._tree.total
         slots = self._tree.find(
@@ -130,15 +142,15 @@ class PrioritizedReplay:
         # (N * P(i)) ** -beta; N cancels when the weights are divided by the greatest.
         weights = self._tree.get(slots) ** -importance_exponent
         next_slots = (slots + self._steps[slots].astype(np.int64) * self.num_envs) % len(self._age)
-        if self._buffers.shape[2] != batch_size:
-            self._buffers = np.empty((2, STACK, batch_size, *FRAME_SHAPE), dtype=np.uint8)
+        stack_slots = np.stack([self._stack_slots(slots), self._stack_slots(next_slots)])
+        obs, next_obs = self._frames.gather_batch(stack_slots).swapaxes(1, 2)
         return Batch(
             slots=slots,
-            obs=self.stacks(slots, self._buffers[0]),
+            obs=obs,
             actions=self._actions[slots],
             returns=self._returns[slots],
             discounts=self._discounts[slots],
-            next_obs=self.stacks(next_slots, self._buffers[1]),
+            next_obs=next_obs,
             is_weights=(weights / weights.max()).astype(np.float32),
         )
 
@@ -150,12 +162,20 @@ class PrioritizedReplay:
 
     def frames_since(self, row: int) -> list[np.ndarray]:
         """The frames of the rows `row` to `rows_written` - 1: at most two blocks, one after the
-        other, uint8 [rows, N, 84, 84], views of the ring."""
-        by_row = self._frames.reshape(self.num_rows, self.num_envs, *FRAME_SHAPE)
+        other, uint8 [rows, N, 84, 84], in main memory views of the ring."""
         count = self.rows_written - row
         first = row % self.num_rows
-        blocks = [by_row[first : first + count], by_row[: max(0, first + count - self.num_rows)]]
-        return [block for block in blocks if len(block)]
+        ranges = [
+            (first, min(first + count, self.num_rows)),
+            (0, max(0, first + count - self.num_rows)),
+        ]
+        return [
+            self._frames.read(start * self.num_envs, stop * self.num_envs).reshape(
+                -1, self.num_envs, *FRAME_SHAPE
+            )
+            for start, stop in ranges
+            if start < stop
+        ]
 
     @property
     def rows(self) -> range:
@@ -182,9 +202,10 @@ class PrioritizedReplay:
 
     def load_state_dict(self, state: dict[str, Any], frames: list[tuple[int, np.ndarray]]) -> None:
         """Take over a state and the frames: (first row, uint8 [rows, N, 84, 84]), oldest first."""
-        by_row = self._frames.reshape(self.num_rows, self.num_envs, *FRAME_SHAPE)
         for first_row, block in frames:
-            by_row[np.arange(first_row, first_row + len(block)) % self.num_rows] = block
+            rows = np.arange(first_row, first_row + len(block)) % self.num_rows
+            slots = rows[:, None] * self.num_envs + np.arange(self.num_envs)
+            self._frames.write(slots.ravel(), block.reshape(-1, *FRAME_SHAPE))
         for name in ("age", "actions", "returns", "discounts", "steps"):
             getattr(self, f"_{name}")[:] = state[name]
         self._tree.set(np.arange(len(self._age)), state["priorities"])

@@ -18,6 +18,7 @@ from mario_rl.checkpoint import CheckpointStore
 from mario_rl.config import Config, RunConfig, flag_of
 from mario_rl.device import (
     choose_device,
+    frames_device,
     leave_cores_to_the_games,
     limit_memory,
     out_of_memory,
@@ -81,8 +82,8 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool) -> None:
         return
     paths.require_new()
     config = Config().replaced(given)
-    choose_device(config.run.device)
-    _require_memory(config, "use at most --replay-capacity {largest}")
+    device = choose_device(config.run.device)
+    _place_replay(config, device, "use at most --replay-capacity {largest}")
     with paths.lock():
         learner = _new_learner(config, torch.device("cpu"))
         create_run(paths, config, learner.state_dict(), Lineage())
@@ -99,7 +100,8 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
     device = choose_device(config.run.device)
     leave_cores_to_the_games()
     print(limit_memory(device, config.run.gpu_memory_fraction))
-    print(_require_memory(config, "free some to go on with this run"))
+    frames_place, line = _place_replay(config, device, "free some to go on with this run")
+    print(line)
     _describe(paths, config, lineage)
     progress = state["progress"]
     positions = progress["records"] if progress else {}
@@ -114,7 +116,7 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
         try:
             learner = _new_learner(config, device)
             learner.load_state_dict(state["learner"])
-            trainer = Trainer(config, learner, envs, recorder)
+            trainer = Trainer(config, learner, envs, recorder, frames_place)
             if progress:
                 trainer.load_state_dict(progress, checkpoint.frames)
                 display.line(f"resumed at {trainer.episodes} episodes, {trainer.env_steps:,} steps")
@@ -147,17 +149,21 @@ def _resumed_config(config: Config, given: dict[str, Any]) -> Config:
     return config.replaced({name: value for name, value in given.items() if name in _RESUMABLE})
 
 
-def _require_memory(config: Config, way_out: str) -> str:
-    """A line on the replay's memory.
+def _place_replay(
+    config: Config, device: torch.device, way_out: str
+) -> tuple[torch.device | None, str]:
+    """Where the replay's frames go, as for `PrioritizedReplay`, and a line that says so.
 
     Args:
-        way_out: what to do if it is too little; may name the largest capacity that fits.
+        way_out: what to do if there is too little memory; may name the largest capacity that fits.
 
     Raises:
         UserError: if it does not fit into what is free.
     """
     capacity = config.replay.replay_capacity
     required = PrioritizedReplay.required_bytes(config.replay)
+    if place := frames_device(device, config.run.gpu_memory_fraction, required):
+        return place, f"replay: {capacity:,} transitions, {required / 2**30:.2f} GiB on the GPU"
     free = available_memory_bytes()
     if required + _HEADROOM_BYTES > free:
         largest = int(capacity * max(0, free - _HEADROOM_BYTES) / required)
@@ -165,7 +171,7 @@ def _require_memory(config: Config, way_out: str) -> str:
             f"--replay-capacity {capacity} takes {required / 2**30:.1f} GiB, but only "
             f"{free / 2**30:.1f} GiB are free; {way_out.format(largest=largest)}"
         )
-    return (
+    return None, (
         f"replay: {capacity:,} transitions, {required / 2**30:.2f} GiB of "
         f"{free / 2**30:.1f} GiB free memory"
     )

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 
 from mario_rl.actors import NOOP, RESET, Envs, Position
 from mario_rl.config import Config
@@ -41,13 +42,24 @@ _COUNTERS = (
 class Trainer:
     """One run: its learner, replay and games, and what has happened so far."""
 
-    def __init__(self, config: Config, learner: Learner, envs: Envs, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        config: Config,
+        learner: Learner,
+        envs: Envs,
+        recorder: Recorder,
+        frames_device: torch.device | None = None,
+    ) -> None:
+        """
+        Args:
+            frames_device: where the replay keeps its frames; None is main memory.
+        """
         self.config = config
         self.learner = learner
         self.recorder = recorder
         self._envs = envs
         num_envs = envs.num_envs
-        self.replay = PrioritizedReplay(config.replay, num_envs)
+        self.replay = PrioritizedReplay(config.replay, num_envs, frames_device)
         self._n_step = NStepAccumulator(config.learner.n_step, config.learner.gamma, num_envs)
         seeds = np.random.SeedSequence(config.run.seed).spawn(2)
         self._explore_rng, self._sample_rng = map(np.random.default_rng, seeds)
@@ -329,7 +341,8 @@ class Trainer:
                 for noop_frames, actions in zip(state["noop_frames"], state["actions"], strict=True)
             ]
             restored = self._envs.restore(positions)
-            if not np.array_equal(restored, self.replay.stacks(self._slots)[:, -1]):
+            newest_row = self.replay.rows_written - 1
+            if not np.array_equal(restored, self.replay.frames_since(newest_row)[0][0]):
                 raise UserError(
                     "the emulator does not play the games as it did when the checkpoint was "
                     "written; resume with the versions that run.json names"

@@ -245,6 +245,82 @@ def test_loss_goes_down_on_a_fixed_batch():
     assert q_values == pytest.approx(batch.returns, abs=0.3)
 
 
+def test_observations_in_device_memory_make_the_same_update():
+    batch = make_batch()
+    obs, next_obs = torch.from_numpy(batch.obs), torch.from_numpy(batch.next_obs)
+    learners = make_learner(), make_learner()
+    results = [
+        learners[0].update(batch),
+        learners[1].update(batch._replace(obs=obs, next_obs=next_obs)),
+    ]
+    assert np.array_equal(results[0].td_errors, results[1].td_errors)
+    assert torch.equal(weights_of(learners[0]), weights_of(learners[1]))
+
+
+def test_order_in_memory_changes_nothing():
+    """From the replay the observations come with all the oldest frames first."""
+    batch = make_batch()
+    planes = np.ascontiguousarray(batch.obs.swapaxes(0, 1)).swapaxes(0, 1)
+    assert planes.strides != batch.obs.strides
+    network = make_learner().online_net
+    assert np.array_equal(network.q_values(planes), network.q_values(batch.obs))
+
+
+def test_bfloat16_convolutions_change_little_and_learn():
+    exact = make_learner(learning_rate=1e-3)
+    rounded = Learner(LearnerConfig(learning_rate=1e-3), NUM_ACTIONS, CPU, 0, torch.bfloat16)
+    batch = make_batch(discounts=np.zeros(4, dtype=np.float32))
+    q_values = rounded.online_net.q_values(batch.obs)
+    assert q_values.dtype == np.float32
+    assert not np.array_equal(q_values, exact.online_net.q_values(batch.obs))
+    assert q_values == pytest.approx(exact.online_net.q_values(batch.obs), abs=0.01)
+    assert all(p.dtype == torch.float32 for p in rounded.online_net.parameters())
+    losses = [rounded.update(batch).loss for _ in range(15)]
+    assert losses[-1] < losses[0] / 10
+
+
+# the update beside the games
+
+
+def test_policy_acts_with_old_weights_until_the_result_is_fetched():
+    learner, twin, batch = make_learner(), make_learner(), make_batch()
+    before = learner.acting_net.q_values(batch.obs)
+    expected = twin.update(batch)
+    assert learner.fetch_result() is None
+    learner.begin_update(batch)
+    learner.wait()
+    assert np.array_equal(learner.acting_net.q_values(batch.obs), before)
+    assert torch.equal(weights_of(learner), weights_of(twin))
+    result = learner.fetch_result()
+    assert np.array_equal(result.td_errors, expected.td_errors)
+    after = learner.acting_net.q_values(batch.obs)
+    assert np.array_equal(after, learner.online_net.q_values(batch.obs))
+    assert not np.array_equal(after, before)
+    assert learner.fetch_result() is None
+
+
+def test_result_to_be_fetched_is_part_of_the_state():
+    original, restored, batch = make_learner(0), make_learner(1), make_batch()
+    original.begin_update(batch)
+    restored.load_state_dict(saved(original))
+    assert np.array_equal(
+        restored.acting_net.q_values(batch.obs), original.acting_net.q_values(batch.obs)
+    )
+    ours, theirs = original.fetch_result(), restored.fetch_result()
+    assert np.array_equal(ours.td_errors, theirs.td_errors) and ours[1:] == theirs[1:]
+    assert isinstance(theirs.td_errors, np.ndarray)
+    assert np.array_equal(
+        restored.acting_net.q_values(batch.obs), original.acting_net.q_values(batch.obs)
+    )
+
+
+def test_an_error_in_the_update_arrives():
+    learner = make_learner()
+    learner.begin_update(make_batch(actions=np.full(4, 99, dtype=np.uint8)))
+    with pytest.raises(RuntimeError, match="index"):
+        learner.fetch_result()
+
+
 def test_same_seed_same_updates_to_the_last_bit():
     def train(seed: int) -> torch.Tensor:
         learner = make_learner(seed)

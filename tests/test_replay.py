@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
 from mario_rl.replay import Batch, NStepAccumulator, PrioritizedReplay, Transitions
@@ -54,8 +55,16 @@ class Episode:
 class Recording:
     """Random episodes played in lockstep into a replay, and kept whole beside it."""
 
-    def __init__(self, num_envs: int, capacity: int, n_step: int, seed: int = 0) -> None:
-        self.replay = PrioritizedReplay(ReplayConfig(replay_capacity=capacity), num_envs)
+    def __init__(
+        self,
+        num_envs: int,
+        capacity: int,
+        n_step: int,
+        seed: int = 0,
+        frames_device: torch.device | None = None,
+    ) -> None:
+        config = ReplayConfig(replay_capacity=capacity)
+        self.replay = PrioritizedReplay(config, num_envs, frames_device)
         self.episodes: list[list[Episode]] = [[] for _ in range(num_envs)]
         self.rows = 0
         self._accumulator = NStepAccumulator(n_step, GAMMA, num_envs)
@@ -292,6 +301,32 @@ def test_a_transition_takes_the_memory_of_one_frame(capacity):
 def test_capacity_is_rounded_down_to_whole_rows(capacity, num_envs, rows):
     replay = PrioritizedReplay(ReplayConfig(replay_capacity=capacity), num_envs)
     assert replay.num_rows == rows
+
+
+# frames in the memory of a device
+
+
+def test_frames_on_a_device_are_the_frames_in_main_memory():
+    """A GPU's code path, on the CPU."""
+    host = Recording(3, capacity=74, n_step=3)
+    device = Recording(3, capacity=74, n_step=3, frames_device=torch.device("cpu"))
+    for row in range(24 * 5):
+        host.step()
+        device.step()
+        slots = host.replay.newest_slots()
+        assert np.array_equal(host.replay.stacks(slots), device.replay.stacks(slots).numpy())
+        if row > 10:
+            for expected, actual in zip(
+                sample_all(host.replay, row), sample_all(device.replay, row), strict=True
+            ):
+                assert np.array_equal(expected, np.asarray(actual))
+    blocks = device.replay.frames_since(device.replay.rows.start)
+    assert all(map(np.array_equal, blocks, host.replay.frames_since(host.replay.rows.start)))
+    restored = PrioritizedReplay(ReplayConfig(replay_capacity=74), 3, torch.device("cpu"))
+    frames = [(device.replay.rows.start, np.concatenate(blocks))]
+    restored.load_state_dict(copy.deepcopy(device.replay.state_dict()), frames)
+    for expected, actual in zip(sample_all(host.replay), sample_all(restored), strict=True):
+        assert np.array_equal(expected, np.asarray(actual))
 
 
 # state

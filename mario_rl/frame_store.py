@@ -1,0 +1,68 @@
+"""Where the replay keeps its frames, each once: in main memory, or in a GPU's, where the batches
+are then gathered without a copy to the GPU."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from mario_rl.config import FRAME_SHAPE, STACK
+
+
+class FrameStore(Protocol):
+    """A frame for each slot, uint8 [slots, 84, 84]."""
+
+    def write(self, slots: np.ndarray, frames: np.ndarray) -> None:
+        """Store frames, uint8 [B, 84, 84], in slots, int64 [B]."""
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The frames of the slots from `start` to `stop` - 1, uint8 [slots, 84, 84]."""
+
+    def gather(self, slots: np.ndarray) -> np.ndarray | torch.Tensor:
+        """The frames in slots of any shape, uint8 [*shape, 84, 84]."""
+
+    def gather_batch(self, slots: np.ndarray) -> np.ndarray | torch.Tensor:
+        """As `gather`, but the next call may overwrite the frames."""
+
+
+class HostFrames:
+    """Frames in main memory."""
+
+    def __init__(self, slots: int) -> None:
+        self._frames = np.empty((slots, *FRAME_SHAPE), dtype=np.uint8)
+        self._batch = np.empty((2, STACK, 0, *FRAME_SHAPE), dtype=np.uint8)
+
+    def write(self, slots: np.ndarray, frames: np.ndarray) -> None:
+        self._frames[slots] = frames
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self._frames[start:stop]
+
+    def gather(self, slots: np.ndarray) -> np.ndarray:
+        return self._frames[slots]
+
+    def gather_batch(self, slots: np.ndarray) -> np.ndarray:
+        # Fresh memory would take longer than the copy.
+        if self._batch.shape[:-2] != slots.shape:
+            self._batch = np.empty((*slots.shape, *FRAME_SHAPE), dtype=np.uint8)
+        return np.take(self._frames, slots, axis=0, out=self._batch, mode="clip")
+
+
+class DeviceFrames:
+    """Frames in the memory of a torch device."""
+
+    def __init__(self, slots: int, device: torch.device) -> None:
+        self._frames = torch.empty((slots, *FRAME_SHAPE), dtype=torch.uint8, device=device)
+
+    def write(self, slots: np.ndarray, frames: np.ndarray) -> None:
+        device = self._frames.device
+        self._frames[torch.from_numpy(slots).to(device)] = torch.from_numpy(frames).to(device)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self._frames[start:stop].cpu().numpy()
+
+    def gather(self, slots: np.ndarray) -> torch.Tensor:
+        return self._frames[torch.from_numpy(slots).to(self._frames.device)]
+
+    def gather_batch(self, slots: np.ndarray) -> torch.Tensor:
+        return self.gather(slots)
