@@ -1,6 +1,7 @@
 """The learner's samples/s on one core, against the same update as one writes it at first.
 
-`python -m benchmarks.learner curves` trains both on a small task and plots how they learn.
+`python -m benchmarks.learner curves` trains both on a small task and plots how they learn;
+`python -m benchmarks.learner profile` tells which operators the time goes to.
 """
 
 import copy
@@ -103,15 +104,12 @@ def _new(name: str, config: LearnerConfig, num_actions: int, seed: int) -> Learn
     return Learner(config, num_actions, device, seed, trunk_dtype(precision, device))
 
 
-def _contend(name: str, turns: Turns) -> None:
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
+def _batch() -> Batch:
+    """As it comes from the replay."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(256, size=(2, STACK, BATCH_SIZE, *FRAME_SHAPE), dtype=np.uint8)
-    obs, next_obs = pixels.swapaxes(1, 2)  # as they come from the replay
-    if name == "plain":
-        obs, next_obs = obs.copy(), next_obs.copy()
-    batch = Batch(
+    obs, next_obs = pixels.swapaxes(1, 2)
+    return Batch(
         slots=np.arange(BATCH_SIZE),
         obs=obs,
         actions=rng.integers(NUM_ACTIONS, size=BATCH_SIZE).astype(np.uint8),
@@ -120,7 +118,16 @@ def _contend(name: str, turns: Turns) -> None:
         next_obs=next_obs,
         is_weights=np.ones(BATCH_SIZE, dtype=np.float32),
     )
-    learner = _new(name, LearnerConfig(), NUM_ACTIONS, seed=0)
+
+
+def _contend(name: str, turns: Turns) -> None:
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    learner, batch = _new(name, LearnerConfig(), NUM_ACTIONS, seed=0), _batch()
+    if name == "plain":
+        batch = batch._replace(
+            obs=np.ascontiguousarray(batch.obs), next_obs=np.ascontiguousarray(batch.next_obs)
+        )
 
     def play() -> dict[str, Any]:
         started = time.perf_counter()
@@ -129,6 +136,25 @@ def _contend(name: str, turns: Turns) -> None:
         return {"seconds": time.perf_counter() - started, "work": UPDATES * BATCH_SIZE}
 
     turns.play(play)
+
+
+def profile() -> None:
+    """Which operators an update's time goes to, in both learners."""
+    torch.set_num_threads(1)
+    batch = _batch()
+    for name in ("plain", "ours"):
+        learner = _new(name, LearnerConfig(), NUM_ACTIONS, seed=0)
+        learner.update(batch)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            for _ in range(3):
+                learner.update(batch)
+        operators = profiler.key_averages()
+        operators.sort(key=lambda operator: -operator.self_cpu_time_total)
+        total = sum(operator.self_cpu_time_total for operator in operators)
+        print(f"{name}: {total / 3000:.0f} ms for an update of {BATCH_SIZE}")
+        for operator in operators[:8]:
+            share = operator.self_cpu_time_total / total
+            print(f"  {share:6.1%}  {operator.self_cpu_time_total / 3000:6.1f} ms  {operator.key}")
 
 
 def curves(path: Path) -> None:
@@ -184,6 +210,8 @@ def curves(path: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["curves"]:
         curves(ROOT / "docs" / "images" / "learner_curves.png")
+    elif sys.argv[1:] == ["profile"]:
+        profile()
     else:
         contenders = {
             name: lambda turns, name=name: _contend(name, turns) for name in ("ours", "plain")

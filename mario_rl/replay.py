@@ -154,10 +154,22 @@ class PrioritizedReplay:
             is_weights=(weights / weights.max()).astype(np.float32),
         )
 
-    def update_priorities(self, slots: np.ndarray, td_errors: np.ndarray) -> None:
-        """Set the priorities of sampled transitions from their new TD errors, float [B]."""
+    def update_priorities(
+        self, slots: np.ndarray, td_errors: np.ndarray, sampled_at: int | None = None
+    ) -> None:
+        """Set the priorities of sampled transitions from their new TD errors, float [B].
+
+        Args:
+            sampled_at: `rows_written` when they were drawn, if that has grown: what has been
+                overwritten since is passed over.
+        """
         priorities = np.abs(td_errors).astype(np.float64) + _MIN_PRIORITY
         self._max_priority = max(self._max_priority, float(priorities.max()))
+        if sampled_at is not None:
+            # How many rows had to be written then until a slot's turn came.
+            turn = (slots // self.num_envs - sampled_at) % self.num_rows
+            kept = turn >= self.rows_written - sampled_at + STACK - 1
+            slots, priorities = slots[kept], priorities[kept]
         self._tree.set(slots, priorities**self._priority_exponent)
 
     def frames_since(self, row: int) -> list[np.ndarray]:

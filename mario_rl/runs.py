@@ -100,6 +100,8 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
     device = choose_device(config.run.device)
     leave_cores_to_the_games()
     print(limit_memory(device, config.run.gpu_memory_fraction))
+    dtype = str(trunk_dtype(config.run.precision, device)).removeprefix("torch.")
+    print(f"precision: convolutions in {dtype}, the rest in float32")
     frames_place, line = _place_replay(config, device, "free some to go on with this run")
     print(line)
     _describe(paths, config, lineage)

@@ -80,7 +80,9 @@ class Trainer:
         self._noops_left = np.zeros(num_envs, dtype=np.int64)
         self._slots = np.zeros(num_envs, dtype=np.int64)  # of the current frames in the replay
         self._episode_returns = np.zeros(num_envs)
-        self._learning = np.zeros(0, dtype=np.int64)  # slots of the update whose result is due
+        # The update whose result is due: its slots, and the rows written when they were drawn.
+        self._learning = np.zeros(0, dtype=np.int64)
+        self._learning_since = 0
         # loss, |TD error|, Q and gradient norm of the updates since the last row of updates.csv
         self._results: list[tuple[float, float, float, float]] = []
         self._hours_before = 0.0
@@ -145,7 +147,7 @@ class Trainer:
                 config.batch_size, self.importance_exponent, self._sample_rng
             )
             self.learner.begin_update(batch)
-            self._learning = batch.slots
+            self._learning, self._learning_since = batch.slots, self.replay.rows_written
             self.updates += 1
 
     def _use_result(self) -> None:
@@ -158,7 +160,7 @@ class Trainer:
                 f"the loss is {result.loss} at update {self.updates}: training has diverged; "
                 "start again with a lower --learning-rate"
             )
-        self.replay.update_priorities(self._learning, result.td_errors)
+        self.replay.update_priorities(self._learning, result.td_errors, self._learning_since)
         self._results.append(
             (result.loss, float(abs(result.td_errors).mean()), result.q_value, result.grad_norm)
         )
@@ -307,6 +309,7 @@ class Trainer:
             "replay": self.replay.state_dict(),
             "n_step": self._n_step.state_dict(),
             "learning": self._learning,
+            "learning_since": self._learning_since,
             "noop_frames": [position.noop_frames for position in self._envs.positions],
             "actions": [np.array(p.actions, dtype=np.uint8) for p in self._envs.positions],
             "needs_reset": self._needs_reset,
@@ -330,9 +333,11 @@ class Trainer:
         self._sample_rng.bit_generator.state = state["sample_rng"]
         self.replay.load_state_dict(state["replay"], frames)
         self._n_step.load_state_dict(state["n_step"])
-        self._learning = np.asarray(state["learning"])
+        # Checkpoints from before updates ran beside the games lack these three.
+        self._learning = np.array(state.get("learning", []), dtype=np.int64)
+        self._learning_since = state.get("learning_since", 0)
+        self._noops_left[:] = state.get("noops_left", 0)
         self._needs_reset[:] = state["needs_reset"]
-        self._noops_left[:] = state["noops_left"]
         self._episode_returns[:] = state["episode_returns"]
         self._slots = self.replay.newest_slots()
         if self.replay.rows_written:

@@ -228,6 +228,33 @@ def test_new_transitions_get_the_greatest_priority_so_far():
     assert priorities_of(replay, add_row(replay)) == pytest.approx(np.sqrt([8.001] * 2))
 
 
+@pytest.mark.parametrize("delay", [1, 5, 13, 40])
+def test_errors_that_come_late_do_not_revive_what_was_overwritten(delay):
+    """From the first sample on, priorities are set `delay` rows after the draw."""
+    recording = Recording(num_envs=2, capacity=36, n_step=3)
+    replay, rng = recording.replay, np.random.default_rng(0)
+    late = passed_over = 0
+    for _ in range(60):
+        recording.step()
+    while recording.rows < 400:
+        batch, sampled_at = replay.sample(16, 0.4, rng), replay.rows_written
+        before = recording.available()
+        for _ in range(delay):
+            recording.step()
+        after = recording.available()
+        priorities = priorities_of(replay, np.arange(36))
+        replay.update_priorities(batch.slots, np.full(16, 0.5), sampled_at)
+        changed = priorities_of(replay, np.arange(36)) != priorities
+        for slot in np.unique(batch.slots):
+            same = slot in after and np.array_equal(after[slot].obs, before[slot].obs)
+            assert changed[slot] <= same
+            late += changed[slot]
+            passed_over += not same
+        assert set(np.flatnonzero(priorities_of(replay, np.arange(36)))) == set(after)
+    assert passed_over > 10
+    assert late > 3 or delay == 40  # longer than the ring
+
+
 @pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
 def test_draws_follow_the_priorities(exponent):
     replay = filled_replay(priority_exponent=exponent)
