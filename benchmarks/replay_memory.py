@@ -21,7 +21,7 @@ EPISODE_STEPS = 200
 
 def run() -> Result:
     kilobytes = []
-    for number in range(min(3, ROUNDS)):
+    for number in range(min(5, ROUNDS)):
         with Contender(__spec__.name, "ours") as ours:
             answer = ours.round(benchmark="replay_memory", round=number)
         kilobytes.append(answer["bytes"] / answer["transitions"] / 1000)

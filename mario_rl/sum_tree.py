@@ -62,7 +62,7 @@ class SumTree:
             running = level[indices].cumsum(axis=1)
             # Rounding may leave a target at the sum of its block or just beyond.
             targets = np.minimum(targets, np.nextafter(running[:, -1], 0))
-            children = (running <= targets[:, None]).sum(axis=1)
+            children = (running > targets[:, None]).argmax(axis=1)
             before = np.where(children > 0, running[batch, children - 1], 0)
             targets = targets - before
             indices = indices * _WIDTH + children
