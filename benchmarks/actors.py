@@ -28,22 +28,37 @@ def run() -> Result:
     return result(3, "actors", [ratio / available_cores() for ratio in ratios], bar=0.90)
 
 
+def step(envs: WorkerEnvs, commands: np.ndarray) -> np.ndarray:
+    """Carry out actions and resets, int [N]; returns which episodes ended, bool [N]."""
+    envs.step_async(commands, np.zeros(envs.num_envs, dtype=np.int64))
+    _, records = envs.step_wait()
+    return records["terminated"] | records["truncated"]
+
+
+def play_at_random(envs: WorkerEnvs, done: np.ndarray, rng: np.random.Generator, steps: int) -> int:
+    """Random actions, and a reset where `done`, bool [N], which is kept up to date.
+
+    Returns:
+        How many decisions were made.
+    """
+    decisions = 0
+    for _ in range(steps):
+        commands = np.where(done, RESET, rng.integers(_NUM_ACTIONS, size=envs.num_envs))
+        done[:] = step(envs, commands)
+        decisions += int((commands != RESET).sum())
+    return decisions
+
+
 def _workers(turns: Turns) -> None:
     envs = WorkerEnvs(CONFIG, NUM_GAMES)
-    no_arguments = np.zeros(NUM_GAMES, dtype=np.int64)
-
-    def step(commands: np.ndarray) -> np.ndarray:
-        envs.step_async(commands, no_arguments)
-        _, records = envs.step_wait()
-        return records["terminated"] | records["truncated"]
 
     def play() -> dict[str, Any]:
-        done = step(np.full(NUM_GAMES, RESET))
+        done = step(envs, np.full(NUM_GAMES, RESET))
         decisions = 0
         started = time.perf_counter()
         for actions in ACTIONS:
             commands = np.where(done, RESET, actions)
-            done = step(commands)
+            done = step(envs, commands)
             decisions += int((commands != RESET).sum())
         return _round(time.perf_counter() - started, decisions)
 

@@ -139,6 +139,11 @@ def compare(benchmark: str, ours: Contender, other: Contender) -> list[float]:
     return ratios[1:]
 
 
+def stay_on_one_core() -> None:
+    """Keep this process, and those that it starts from now on, on one core."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
 def digest(memory: bytes) -> str:
     """A short name for a state of the console's memory."""
     return hashlib.sha256(memory).hexdigest()[:16]

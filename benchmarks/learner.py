@@ -5,7 +5,6 @@
 """
 
 import copy
-import os
 import sys
 import tempfile
 import time
@@ -16,7 +15,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.harness import ROOT, Contender, Result, Turns, compare, main, result, scaled
+from benchmarks.harness import (
+    ROOT,
+    Contender,
+    Result,
+    Turns,
+    compare,
+    main,
+    result,
+    scaled,
+    stay_on_one_core,
+)
 from mario_rl.config import FRAME_SHAPE, STACK, Config, LearnerConfig
 from mario_rl.device import trunk_dtype
 from mario_rl.learner import Learner, UpdateResult
@@ -104,26 +113,26 @@ def _new(name: str, config: LearnerConfig, num_actions: int, seed: int) -> Learn
     return Learner(config, num_actions, device, seed, trunk_dtype(precision, device))
 
 
-def _batch() -> Batch:
+def random_batch(size: int) -> Batch:
     """As it comes from the replay."""
     rng = np.random.default_rng(0)
-    pixels = rng.integers(256, size=(2, STACK, BATCH_SIZE, *FRAME_SHAPE), dtype=np.uint8)
+    pixels = rng.integers(256, size=(2, STACK, size, *FRAME_SHAPE), dtype=np.uint8)
     obs, next_obs = pixels.swapaxes(1, 2)
     return Batch(
-        slots=np.arange(BATCH_SIZE),
+        slots=np.arange(size),
         obs=obs,
-        actions=rng.integers(NUM_ACTIONS, size=BATCH_SIZE).astype(np.uint8),
-        returns=rng.normal(size=BATCH_SIZE).astype(np.float32),
-        discounts=np.full(BATCH_SIZE, 0.9**3, dtype=np.float32),
+        actions=rng.integers(NUM_ACTIONS, size=size).astype(np.uint8),
+        returns=rng.normal(size=size).astype(np.float32),
+        discounts=np.full(size, 0.9**3, dtype=np.float32),
         next_obs=next_obs,
-        is_weights=np.ones(BATCH_SIZE, dtype=np.float32),
+        is_weights=np.ones(size, dtype=np.float32),
     )
 
 
 def _contend(name: str, turns: Turns) -> None:
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    stay_on_one_core()
     torch.set_num_threads(1)
-    learner, batch = _new(name, LearnerConfig(), NUM_ACTIONS, seed=0), _batch()
+    learner, batch = _new(name, LearnerConfig(), NUM_ACTIONS, seed=0), random_batch(BATCH_SIZE)
     if name == "plain":
         batch = batch._replace(
             obs=np.ascontiguousarray(batch.obs), next_obs=np.ascontiguousarray(batch.next_obs)
@@ -141,7 +150,7 @@ def _contend(name: str, turns: Turns) -> None:
 def profile() -> None:
     """Which operators an update's time goes to, in both learners."""
     torch.set_num_threads(1)
-    batch = _batch()
+    batch = random_batch(BATCH_SIZE)
     for name in ("plain", "ours"):
         learner = _new(name, LearnerConfig(), NUM_ACTIONS, seed=0)
         learner.update(batch)

@@ -6,7 +6,6 @@ play given actions, and the learner draws batches, updates the network and renew
 """
 
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -16,10 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import ROUNDS, Contender, Result, Turns, main, result, scaled
+from benchmarks.actors import play_at_random
+from benchmarks.harness import (
+    ROUNDS,
+    Contender,
+    Result,
+    Turns,
+    main,
+    result,
+    scaled,
+    stay_on_one_core,
+)
 from benchmarks.training import CONFIG, new_trainer, train
-from mario_rl.actors import RESET, WorkerEnvs
-from mario_rl.env import action_names
+from mario_rl.actors import WorkerEnvs
 
 UPDATES = scaled(8)  # of a round
 
@@ -47,35 +55,22 @@ def _speeds(contenders: list[Contender], benchmark: str, number: int) -> list[fl
     return [answer["work"] / answer["seconds"] for answer in answers]
 
 
-def _stay_on_one_core() -> None:
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-
 def _actors(turns: Turns) -> None:
-    _stay_on_one_core()
+    stay_on_one_core()
     envs = WorkerEnvs(CONFIG.env, CONFIG.exploration.num_envs)
     rng = np.random.default_rng(0)
-    no_arguments = np.zeros(envs.num_envs, dtype=np.int64)
     done = np.ones(envs.num_envs, dtype=np.bool_)
-    num_actions = len(action_names(CONFIG.env.action_set))
 
     def play() -> dict[str, Any]:
-        nonlocal done
-        decisions = 0
         started = time.perf_counter()
-        for _ in range(4 * UPDATES):
-            commands = np.where(done, RESET, rng.integers(num_actions, size=envs.num_envs))
-            envs.step_async(commands, no_arguments)
-            _, records = envs.step_wait()
-            done = records["terminated"] | records["truncated"]
-            decisions += int((commands != RESET).sum())
+        decisions = play_at_random(envs, done, rng, 4 * UPDATES)
         return {"seconds": time.perf_counter() - started, "work": decisions}
 
     turns.play(play)
 
 
 def _learner(turns: Turns) -> None:
-    _stay_on_one_core()
+    stay_on_one_core()
     with tempfile.TemporaryDirectory() as directory:
         trainer = new_trainer(CONFIG, Path(directory))
         train(trainer, CONFIG.learner.learning_starts)

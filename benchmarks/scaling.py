@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.actors import play_at_random
 from benchmarks.harness import scaled
+from benchmarks.learner import random_batch
 from benchmarks.training import CONFIG, new_trainer, train
-from mario_rl.actors import RESET, WorkerEnvs
+from mario_rl.actors import WorkerEnvs
 from mario_rl.config import FRAME_SHAPE, STACK, LearnerConfig, ReplayConfig
 from mario_rl.learner import Learner
 from mario_rl.machine import available_cores
 from mario_rl.network import DuelingNetwork
-from mario_rl.replay import Batch, PrioritizedReplay
+from mario_rl.replay import PrioritizedReplay
 
 
 def median_ms(play: Callable[..., object], *arguments: Any, rounds: int = 5) -> float:
@@ -64,32 +66,15 @@ def actors_per_s(cores: int) -> float:
     done = np.ones(8, dtype=np.bool_)
     steps = scaled(20)
 
-    def play() -> None:
-        for _ in range(steps):
-            commands = np.where(done, RESET, rng.integers(7, size=8))
-            envs.step_async(commands, np.zeros(8, dtype=np.int64))
-            _, records = envs.step_wait()
-            done[:] = records["terminated"] | records["truncated"]
-
-    milliseconds = median_ms(play)
+    milliseconds = median_ms(play_at_random, envs, done, rng, steps)
     envs.close()
     os.sched_setaffinity(0, allowed)
     return 1000 * 8 * steps / milliseconds
 
 
-def batch(batch_size: int) -> Batch:
-    rng = np.random.default_rng(0)
-    shape = (2, STACK, batch_size, *FRAME_SHAPE)
-    obs, next_obs = rng.integers(256, size=shape, dtype=np.uint8).swapaxes(1, 2)
-    ones = np.ones(batch_size, dtype=np.float32)
-    actions = np.zeros(batch_size, dtype=np.uint8)
-    return Batch(np.arange(batch_size), obs, actions, ones, ones, next_obs, ones)
-
-
 def update_ms(batch_size: int) -> float:
     learner = Learner(LearnerConfig(), 7, torch.device("cpu"), seed=0)
-    sample = batch(batch_size)
-    return median_ms(learner.update, sample)
+    return median_ms(learner.update, random_batch(batch_size))
 
 
 def batch_table() -> None:
