@@ -32,6 +32,10 @@ IDLE = -3  # do nothing
 # game that is late is waited for by nobody but the next step.
 _NICENESS = 10
 
+# More than one, so that a core whose games are done takes up one of another's: decisions of four
+# frames do not all take equally long.
+_WORKERS_PER_CORE = 4
+
 # What a step tells beside the frame; see MarioEnv.step.
 RECORD_DTYPE = np.dtype(
     [
@@ -219,7 +223,7 @@ class _Worker:
 
 
 class WorkerEnvs:
-    """Games spread over worker processes, one for each core."""
+    """Games spread over worker processes, some for each core."""
 
     def __init__(
         self, config: EnvConfig, num_envs: int, report: Callable[[str], None] = print
@@ -237,7 +241,8 @@ class WorkerEnvs:
         shared = _Shared(context, num_envs)
         self._frames, self._records, self._commands, self._arguments = shared.arrays()
         self._start = functools.partial(_Worker, context, shared, config)
-        parts = np.array_split(np.arange(num_envs), min(num_envs, available_cores()))
+        num_workers = min(num_envs, _WORKERS_PER_CORE * available_cores())
+        parts = np.array_split(np.arange(num_envs), num_workers)
         self._workers = [self._start(slice(int(p[0]), int(p[-1]) + 1)) for p in parts]
 
     def pids(self) -> list[int]:

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
+from mario_rl import actors
 from mario_rl.actors import IDLE, NOOP, RESET, Position, SerialEnvs, WorkerDied, WorkerEnvs
 from mario_rl.config import EnvConfig
 from mario_rl.env import MarioEnv
@@ -19,6 +20,13 @@ from mario_rl.env import MarioEnv
 CONFIG = EnvConfig(stage="1-1", stall_steps=8)
 NUM_ENVS = 3
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def two_workers(monkeypatch):
+    """One of them plays more than one game, however many cores there are."""
+    monkeypatch.setattr(actors, "_WORKERS_PER_CORE", 1)
+    monkeypatch.setattr(actors, "available_cores", lambda: 2)
 
 
 @pytest.fixture
