@@ -52,7 +52,7 @@ def new_trainer(config: Config, directory: Path) -> Trainer:
     device = choose_device(config.run.device)
     learner = Learner(config.learner, num_actions, device, config.run.seed)
     envs = WorkerEnvs(config.env, config.exploration.num_envs)
-    recorder = Recorder(RunPaths(directory, "benchmark"), positions={}, env_steps=0)
+    recorder = Recorder(RunPaths(directory, "benchmark"), contents={}, env_steps=0)
     return Trainer(config, learner, envs, recorder)
 
 

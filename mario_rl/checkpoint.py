@@ -1,31 +1,27 @@
-"""Models and checkpoints on disk.
-
-Both hold tensors and primitives only and are loaded with `weights_only=True`, so that a file from
-elsewhere cannot run code. A checkpoint consists of three files in `checkpoints/NAME/`:
+"""The checkpoints of a run. One consists of three files in `checkpoints/NAME/`:
 
     000007.frames.npy   the replay's frames since checkpoint 6: each frame is written once
     000007.state.pt     everything else that the future of the run depends on
     000007.json         names both, and the older frames still in the replay, with checksums
 
-The last is written last and makes the checkpoint exist. A checkpoint whose files do not match it
-is passed over, loudly, for the one before.
+The last is written last and makes the checkpoint exist; only then are files removed that no kept
+checkpoint needs. A checkpoint whose files do not match it is passed over, loudly, for the one
+before.
 """
 
 import re
 import sys
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import torch
 
 from mario_rl.errors import DamagedFile, UserError
 from mario_rl.files import atomic_write, read_json, write_json
+from mario_rl.tensor_file import SCHEMA, check_schema, load_tensors, save_tensors
 
-SCHEMA = 1
 KEPT_CHECKPOINTS = 3
 
 
@@ -34,53 +30,6 @@ class Checkpoint(NamedTuple):
 
     state: dict[str, Any]
     frames: list[tuple[int, np.ndarray]]  # (first row, uint8 [rows, N, 84, 84]), oldest first
-
-
-def save_torch(path: Path, kind: str, content: dict[str, Any]) -> None:
-    """Write tensors, arrays and primitives atomically, with the schema version."""
-    tagged = {"schema": SCHEMA, "kind": kind, **content}
-    atomic_write(path, lambda file: torch.save(_to_tensors(tagged), file))
-
-
-def load_torch(path: Path, kind: str) -> dict[str, Any]:
-    """The inverse of `save_torch`; arrays come back as CPU tensors.
-
-    Raises:
-        UserError: if the file is missing or of a newer version.
-        DamagedFile: if it is damaged or of another kind.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles, which are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can raise anything, at great length
-        raise DamagedFile(
-            f"{path} is damaged or is no Mario RL {kind} ({type(error).__name__})"
-        ) from None
-    if not isinstance(content, dict) or content.get("kind") != kind:
-        raise DamagedFile(f"{path} is no Mario RL {kind}")
-    _check_schema(path, content.get("schema"))
-    return content
-
-
-def _check_schema(path: Path, schema: Any) -> None:
-    if schema != SCHEMA:
-        raise UserError(
-            f"{path} has file version {schema!r:.20}, and this program reads version {SCHEMA}: "
-            "update Mario RL"
-        )
-
-
-def _to_tensors(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
-    if isinstance(value, dict):
-        return {key: _to_tensors(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_to_tensors(item) for item in value)
-    return value
 
 
 class CheckpointStore:
@@ -94,18 +43,23 @@ class CheckpointStore:
     def exists(self) -> bool:
         return bool(self._manifests())
 
+    def new_rows(self, rows: range) -> range:
+        """Those of the replay's rows whose frames are not on disk yet."""
+        first = self._segments[-1]["end_row"] if self._segments else 0
+        return range(max(rows.start, first), rows.stop)
+
     def save(
         self,
         state: dict[str, Any],
         rows: range,
-        frames_since: Callable[[int], list[np.ndarray]],
+        frames_of: Callable[[range], list[np.ndarray]],
     ) -> None:
         """Write a checkpoint, then remove what only checkpoints before the last three need.
 
         Args:
             state: tensors, arrays and primitives.
-            rows: the rows that the replay holds now.
-            frames_since: returns the frames from a row on, contiguous uint8 [rows, N, 84, 84].
+            rows: the rows that the replay holds.
+            frames_of: returns the frames of rows, contiguous uint8 [rows, N, 84, 84].
 
         Raises:
             UserError: if the disk is full or not writable; older checkpoints are untouched.
@@ -113,17 +67,17 @@ class CheckpointStore:
         number = max((_number(path) for path in self._manifests()), default=0) + 1
         stem = f"{number:06}"
         segments = [segment for segment in self._segments if segment["end_row"] > rows.start]
-        first_new = segments[-1]["end_row"] if segments else rows.start
+        new_rows = self.new_rows(rows)
         try:
-            if first_new < rows.stop:
-                blocks = frames_since(first_new)
+            if new_rows:
+                blocks = frames_of(new_rows)
                 path = self._directory / f"{stem}.frames.npy"
                 atomic_write(path, lambda file: _write_npy(file, blocks))
                 segments.append(
-                    {"first_row": first_new, "end_row": rows.stop, **_fingerprint(path)}
+                    {"first_row": new_rows.start, "end_row": rows.stop, **_fingerprint(path)}
                 )
             path = self._directory / f"{stem}.state.pt"
-            save_torch(path, "checkpoint", state)
+            save_tensors(path, "checkpoint", state)
             manifest = {"schema": SCHEMA, "state": _fingerprint(path), "frames": segments}
             write_json(self._directory / f"{stem}.json", manifest)
         except OSError as error:
@@ -154,12 +108,13 @@ class CheckpointStore:
 
     def _load(self, path: Path) -> tuple[Checkpoint, list[dict[str, Any]]]:
         manifest = read_json(path)
-        _check_schema(path, manifest.get("schema"))
+        check_schema(path, manifest.get("schema"))
         try:
             segments = manifest["frames"]
             for entry in (manifest["state"], *segments):
                 self._verify(entry)
-            state = load_torch(self._directory / manifest["state"]["file"], "checkpoint")
+            state = load_tensors(self._directory / manifest["state"]["file"], "checkpoint")
+            _migrate(state)
             frames = [
                 (segment["first_row"], np.load(self._directory / segment["file"], mmap_mode="r"))
                 for segment in segments
@@ -193,6 +148,19 @@ class CheckpointStore:
         for path in self._directory.iterdir():
             if re.match(r"\d{6,}\.", path.name) and path.name not in needed:
                 path.unlink(missing_ok=True)
+
+
+def _migrate(state: dict[str, Any]) -> None:
+    """Bring a state of an older schema up to date."""
+    if state["schema"] == 1 and (progress := state["progress"]):
+        # From before updates ran beside the games: the policy acted with the newest weights, no
+        # result was outstanding, and no-op frames were part of the reset.
+        learner = state["learner"]
+        learner.setdefault("acting_net", learner["online_net"])
+        learner.setdefault("result", None)
+        progress.setdefault("learning", np.zeros(0, dtype=np.int64))
+        progress.setdefault("learning_since", 0)
+        progress.setdefault("noops_left", np.zeros(len(progress["actions"]), dtype=np.int64))
 
 
 def _write_npy(file: BinaryIO, blocks: list[np.ndarray]) -> None:

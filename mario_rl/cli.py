@@ -30,13 +30,19 @@ def add_config_flags(parser: argparse.ArgumentParser, show_defaults: bool = True
             notes = [item.metadata["unit"]] if item.metadata["unit"] else []
             if show_defaults:
                 notes.append(f"default: {'no limit' if item.default is None else item.default}")
+            flag, kind = flag_of(item.name), value_type(item)
+            help = item.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
+            if kind is bool:
+                action = argparse.BooleanOptionalAction
+                group.add_argument(flag, action=action, default=argparse.SUPPRESS, help=help)
+                continue
             group.add_argument(
-                flag_of(item.name),
-                type=value_type(item),
+                flag,
+                type=kind,
                 choices=choices or None,
                 metavar=None if choices and len(choices) < 6 else item.name.split("_")[-1].upper(),
                 default=argparse.SUPPRESS,
-                help=item.metadata["help"] + (f" ({'; '.join(notes)})" if notes else ""),
+                help=help,
             )
 
 

@@ -169,6 +169,10 @@ class RunConfig:
     gpu_memory_fraction: float = setting(
         0.8, "share of the GPU's memory that the run may use", interval="(0, 1]"
     )
+    deterministic: bool = setting(
+        False,
+        "let a GPU compute the same bits every time, which is slower; a CPU always does",
+    )
     seed: int = setting(
         0, "a run on the CPU is a function of its config and this", interval="[0, 4294967295]"
     )
@@ -272,7 +276,7 @@ def flag_of(name: str) -> str:
 
 
 def value_type(item: Field[Any]) -> type:
-    """int, float or str; of an optional setting, the type when it is given."""
+    """int, float, str or bool; of an optional setting, the type when it is given."""
     if isinstance(item.type, types.UnionType):
         return next(t for t in typing.get_args(item.type) if t is not type(None))
     assert isinstance(item.type, type)

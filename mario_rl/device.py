@@ -1,5 +1,7 @@
 """Where the networks live, with what precision, and how much of the machine they may take."""
 
+import os
+
 import torch
 
 from mario_rl.errors import UserError
@@ -43,6 +45,16 @@ def leave_cores_to_the_games() -> None:
     """Let PyTorch use half the cores: on CPUs an update costs about what its games cost, and more
     threads than cores wait for each other."""
     torch.set_num_threads(max(1, min(torch.get_num_threads(), available_cores() // 2)))
+
+
+def make_deterministic() -> None:
+    """Let PyTorch choose among a GPU's kernels those that compute the same bits every time; must
+    come before the first of them runs.
+
+    An operation that has no such kernel raises RuntimeError.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS documents
+    torch.use_deterministic_algorithms(True)
 
 
 def frames_device(device: torch.device, fraction: float, replay_bytes: int) -> torch.device | None:

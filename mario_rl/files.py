@@ -4,6 +4,7 @@ import difflib
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from mario_rl.errors import DamagedFile, UserError
+
+CHECKSUMS = "checksums.json"  # of the CSV files in the same folder
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -89,9 +92,19 @@ class RunPaths:
                 "wait for it, or choose another --run-name"
             ) from None
         try:
+            self._remove_leftovers()
             yield
         finally:
             lock.release()
+
+    def _remove_leftovers(self) -> None:
+        """Of processes that were killed in the middle of `atomic_write`."""
+        for path in (
+            *self.model.parent.glob(f"{self.model.name}.*.tmp"),
+            *self.checkpoints.glob("*.tmp"),
+            *self.stats.glob("*.tmp"),
+        ):
+            path.unlink()
 
 
 def run_names(output_dir: str | Path) -> list[str]:
@@ -115,7 +128,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file, then put it at `path` in one step that survives a crash.
 
     Raises:
-        OSError: if the disk is full, say; the previous file at `path` is then untouched.
+        OSError: if the disk is full, say; it names the file, and the previous one is untouched.
     """
     make_directory(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -125,33 +138,43 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write `value` as indented JSON, atomically, with a checksum as its last entry."""
+    text = json.dumps({**value, "checksum": _checksum(value)}, indent=2, allow_nan=False) + "\n"
     atomic_write(path, lambda file: file.write(text.encode()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """
+    """What `write_json` wrote, without the checksum. Files of schema 1 have none.
+
     Raises:
         UserError: if the file is missing.
-        DamagedFile: if it is not a JSON object.
+        DamagedFile: if it is not a JSON object, or not the one that was written.
     """
     try:
         value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object")
+        if "checksum" in value and value.pop("checksum") != _checksum(value):
+            raise ValueError("its checksum is wrong")
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedFile(f"{path} is damaged: {error}") from None
-    if not isinstance(value, dict):
-        raise DamagedFile(f"{path} is damaged: not a JSON object")
     return value
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"

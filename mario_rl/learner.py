@@ -126,20 +126,32 @@ class Learner:
         self.wait()
         _copy_weights(self.online_net, self.target_net)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The networks, once they stand still, the optimizer and the result to be fetched."""
-        self.wait()
-        result = None
-        if self._update is not None:
-            result = self._update.result()._asdict()
-            result["td_errors"] = torch.from_numpy(result["td_errors"])
-        return {
-            "online_net": self.online_net.state_dict(),
-            "target_net": self.target_net.state_dict(),
-            "acting_net": self.acting_net.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "result": result,
+    def begin_state_dict(self) -> "Future[dict[str, Any]]":
+        """A copy, in main memory, of the networks, the optimizer and the result to be fetched, as
+        they are once the update that is under way is done. Nobody waits for it."""
+        copied = {
+            "target_net": _copy_to_cpu(self.target_net.state_dict()),
+            "acting_net": _copy_to_cpu(self.acting_net.state_dict()),
         }
+        update = self._update
+
+        def copy_the_rest() -> dict[str, Any]:
+            result = None
+            if update is not None:
+                result = update.result()._asdict()
+                result["td_errors"] = torch.from_numpy(result["td_errors"])
+            return {
+                **copied,
+                "online_net": _copy_to_cpu(self.online_net.state_dict()),
+                "optimizer": _copy_to_cpu(self._optimizer.state_dict()),
+                "result": result,
+            }
+
+        return self._thread.submit(copy_the_rest)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The same, waited for."""
+        return self.begin_state_dict().result()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over networks, optimizer and result.
@@ -164,3 +176,14 @@ class Learner:
 def _copy_weights(source: DuelingNetwork, target: DuelingNetwork) -> None:
     for ours, theirs in zip(target.parameters(), source.parameters(), strict=True):
         ours.copy_(theirs)
+
+
+def _copy_to_cpu(value: Any) -> Any:
+    """Nested dictionaries and lists with copies of their tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copy_to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy_to_cpu(item) for item in value]
+    return value

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from mario_rl.checkpoint import load_torch, save_torch
 from mario_rl.config import Config
 from mario_rl.env import action_names
 from mario_rl.errors import UserError
 from mario_rl.network import DuelingNetwork
+from mario_rl.tensor_file import load_tensors, save_tensors
 
 _KIND = "model"
 
@@ -41,7 +41,7 @@ class Model:
         content = {item.name: getattr(self, item.name) for item in fields(self)}
         content["config"] = self.config.to_dict()
         content["lineage"] = asdict(self.lineage)
-        save_torch(path, _KIND, content)
+        save_tensors(path, _KIND, content)
 
     @classmethod
     def load(cls, path: Path) -> "Model":
@@ -49,7 +49,7 @@ class Model:
         Raises:
             UserError: if the file is missing, damaged or not a model.
         """
-        content = load_torch(path, _KIND)
+        content = load_tensors(path, _KIND)
         try:
             model = cls(
                 run_name=content["run_name"],

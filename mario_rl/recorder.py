@@ -4,23 +4,37 @@ from dataclasses import asdict
 from typing import Any
 
 from mario_rl.files import RunPaths
-from mario_rl.stats import EpisodeRecord, EvaluationRecord, RecordLog, UpdateRecord
+from mario_rl.stats import (
+    EpisodeRecord,
+    EvaluationRecord,
+    RecordLog,
+    UpdateRecord,
+    write_checksums,
+)
 
 
 class Recorder:
     """Owns the files."""
 
-    def __init__(self, paths: RunPaths, positions: dict[str, int], env_steps: int) -> None:
+    def __init__(self, paths: RunPaths, contents: dict[str, bytes], env_steps: int) -> None:
         """
         Args:
-            positions: what `sync` returned at the checkpoint that the run goes on from: everything
-                beyond is dropped. Empty for a new run.
+            contents: what `contents` returned at the checkpoint that the run goes on from: what
+                follows it in the files is dropped. Empty for a new run.
             env_steps: of that checkpoint.
         """
-        self._episodes = RecordLog(paths.episodes_csv, EpisodeRecord, positions.get("episodes", 0))
-        self._updates = RecordLog(paths.updates_csv, UpdateRecord, positions.get("updates", 0))
+        self._folder = paths.stats
+        # Before the files are cut, so that at any instant they hold what is vouched for.
+        write_checksums(self._folder, contents)
+
+        self._episodes = RecordLog(
+            paths.episodes_csv, EpisodeRecord, contents.get(paths.episodes_csv.name, b"")
+        )
+        self._updates = RecordLog(
+            paths.updates_csv, UpdateRecord, contents.get(paths.updates_csv.name, b"")
+        )
         self._evaluations = RecordLog(
-            paths.evaluations_csv, EvaluationRecord, positions.get("evaluations", 0)
+            paths.evaluations_csv, EvaluationRecord, contents.get(paths.evaluations_csv.name, b"")
         )
         self._tensorboard: Any = None
         try:
@@ -54,18 +68,24 @@ class Recorder:
             for name in names:
                 self._tensorboard.add_scalar(f"{group}/{name}", values[name], record.env_steps)
 
-    def sync(self) -> dict[str, int]:
-        """Force the records to the disk; returns the files' sizes in bytes."""
+    def contents(self) -> dict[str, bytes]:
+        """All that was recorded, by the names of the files."""
+        return {log.path.name: log.content() for log in self._logs()}
+
+    def sync(self) -> None:
+        """Force the records to the disk, and vouch for them."""
+        contents = self.contents()
         if self._tensorboard is not None:
             self._tensorboard.flush()
-        return {
-            "episodes": self._episodes.sync(),
-            "updates": self._updates.sync(),
-            "evaluations": self._evaluations.sync(),
-        }
+        for log in self._logs():
+            log.sync()
+        write_checksums(self._folder, contents)
 
     def close(self) -> None:
-        for log in (self._episodes, self._updates, self._evaluations):
+        for log in self._logs():
             log.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+    def _logs(self) -> tuple[RecordLog[Any], ...]:
+        return self._episodes, self._updates, self._evaluations

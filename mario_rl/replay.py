@@ -172,11 +172,10 @@ class PrioritizedReplay:
             slots, priorities = slots[kept], priorities[kept]
         self._tree.set(slots, priorities**self._priority_exponent)
 
-    def frames_since(self, row: int) -> list[np.ndarray]:
-        """The frames of the rows `row` to `rows_written` - 1: at most two blocks, one after the
-        other, uint8 [rows, N, 84, 84], in main memory views of the ring."""
-        count = self.rows_written - row
-        first = row % self.num_rows
+    def frames_of(self, rows: range) -> list[np.ndarray]:
+        """The frames of rows that are kept: at most two blocks, one after the other, uint8
+        [rows, N, 84, 84], in main memory views of the ring."""
+        first, count = rows.start % self.num_rows, len(rows)
         ranges = [
             (first, min(first + count, self.num_rows)),
             (0, max(0, first + count - self.num_rows)),
@@ -193,6 +192,11 @@ class PrioritizedReplay:
     def rows(self) -> range:
         """The rows that are kept, by their number over the whole run."""
         return range(max(0, self.rows_written - self.num_rows), self.rows_written)
+
+    @property
+    def overwritten_row(self) -> int:
+        """The row that the next one replaces; negative as long as there is room."""
+        return self.rows_written - self.num_rows
 
     def newest_slots(self) -> np.ndarray:
         """The slots, int64 [N], of the frames written last."""

@@ -21,6 +21,7 @@ from mario_rl.device import (
     frames_device,
     leave_cores_to_the_games,
     limit_memory,
+    make_deterministic,
     out_of_memory,
     trunk_dtype,
 )
@@ -34,7 +35,7 @@ from mario_rl.machine import (
     hardware,
     versions,
 )
-from mario_rl.model import Lineage
+from mario_rl.model import Lineage, Model
 from mario_rl.progress import Progress
 from mario_rl.recorder import Recorder
 from mario_rl.replay import PrioritizedReplay
@@ -61,7 +62,7 @@ def create_run(
         "learner": learner_state,
         "progress": None,
     }
-    CheckpointStore(paths.checkpoints).save(state, range(0), lambda row: [])
+    CheckpointStore(paths.checkpoints).save(state, range(0), lambda rows: [])
     _describe(paths, config, lineage)
 
 
@@ -99,6 +100,8 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
     lineage = Lineage(**state["lineage"])
     device = choose_device(config.run.device)
     leave_cores_to_the_games()
+    if config.run.deterministic:
+        make_deterministic()
     print(limit_memory(device, config.run.gpu_memory_fraction))
     dtype = str(trunk_dtype(config.run.precision, device)).removeprefix("torch.")
     print(f"precision: convolutions in {dtype}, the rest in float32")
@@ -106,14 +109,16 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
     print(line)
     _describe(paths, config, lineage)
     progress = state["progress"]
-    positions = progress["records"] if progress else {}
+    contents = _recorded(paths, progress["records"]) if progress else {}
+    if progress and progress["counters"]["best_evaluation"]:
+        _forget_lost_model(paths, progress)
     env_steps = progress["counters"]["env_steps"] if progress else 0
     _note_session(paths, env_steps)
     with (
         stop_signals() as stop_requested,
         closing(Progress(paths.run_name)) as display,
         closing(WorkerEnvs(config.env, config.exploration.num_envs, display.line)) as envs,
-        closing(Recorder(paths, positions, env_steps)) as recorder,
+        closing(Recorder(paths, contents, env_steps)) as recorder,
     ):
         try:
             learner = _new_learner(config, device)
@@ -132,6 +137,23 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
             if "out of memory" not in str(error):
                 raise
             raise out_of_memory(config.run.gpu_memory_fraction) from None
+
+
+def _recorded(paths: RunPaths, records: dict[str, Any]) -> dict[str, bytes]:
+    """What the CSV files held at a checkpoint, by their names."""
+    if all(isinstance(value, int) for value in records.values()):  # schema 1 knew only their sizes
+        sizes = {f"{name}.csv": size for name, size in records.items()}
+        return {name: (paths.stats / name).read_bytes()[:size] for name, size in sizes.items()}
+    return {name: content.numpy().tobytes() for name, content in records.items()}
+
+
+def _forget_lost_model(paths: RunPaths, progress: dict[str, Any]) -> None:
+    """If the best model's file is gone or damaged, let the next evaluation write one."""
+    try:
+        Model.load(paths.model)
+    except UserError as error:
+        print(f"warning: {error}; the next evaluation writes another", file=sys.stderr)
+        progress["counters"]["best_evaluation"] = None
 
 
 def _new_learner(config: Config, device: torch.device) -> Learner:

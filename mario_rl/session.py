@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -40,31 +41,41 @@ class Session:
         self._eval_envs: WorkerEnvs | None = None  # started with the first evaluation
         self._display = display
         self._stop_requested = stop_requested
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._saving: Future[None] | None = None  # the checkpoint that is being written
+        self._rows_being_saved = range(0)
 
     def close(self) -> None:
+        self._thread.shutdown()
         if self._eval_envs is not None:
             self._eval_envs.close()
 
     def run(self) -> None:
         trainer = self._trainer
         self._display.update(self._status())
-        if self._lineage.iteration > 1 and trainer.best_evaluation is None:
-            self._evaluate()  # what this iteration starts from
+        # What an iteration starts from is evaluated, too.
+        evaluate = self._lineage.iteration > 1 and trainer.best_evaluation is None
         while True:
-            if trainer.evaluation_due():
-                self._evaluate()
-            if trainer.checkpoint_due():
+            new_model = (evaluate or trainer.evaluation_due()) and self._evaluate()
+            evaluate = False
+            # A run that is killed after a new model must know of it.
+            save = new_model or trainer.checkpoint_due()
+            if save:
                 self._save()
             if self._stop_requested() or trainer.budget_spent() >= 1:
                 break
+            self._before_step()
             trainer.step()
             if self._display.due:
                 self._display.update(self._status())
-        self._save()
+        if not save:
+            self._save()
+        self._finish_saving()
         self._display.update(self._status())
         self._say_farewell()
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> bool:
+        """Returns whether there is a new model."""
         trainer = self._trainer
         if self._eval_envs is None:
             config = trainer.config
@@ -73,7 +84,7 @@ class Session:
             )
         record = trainer.evaluate(self._eval_envs, self._stop_requested)
         if record is None:
-            return
+            return False
         if record.is_best:
             state = trainer.learner.state_dict()
             Model(
@@ -89,19 +100,37 @@ class Session:
             f"{record.eval_episodes} cleared, mean x {record.mean_x:.0f}, best x {record.max_x}"
             + (f" -> {self._paths.model}" if record.is_best else "")
         )
-        if record.is_best:
-            self._save()  # or a run that is killed now would not know of its model
+        return bool(record.is_best)
 
     def _save(self) -> None:
+        """Begin to write a checkpoint of this instant. Training goes on meanwhile."""
+        self._finish_saving()
         trainer = self._trainer
         trainer.checkpointed_episodes = trainer.episodes
         state = {
             "config": trainer.config.to_dict(),
             "lineage": asdict(self._lineage),
-            "learner": trainer.learner.state_dict(),
             "progress": trainer.state_dict(),
         }
-        self._store.save(state, trainer.replay.rows, trainer.replay.frames_since)
+        learner, rows = trainer.learner.begin_state_dict(), trainer.replay.rows
+        self._rows_being_saved = self._store.new_rows(rows)
+
+        def write() -> None:
+            self._store.save({**state, "learner": learner.result()}, rows, trainer.replay.frames_of)
+            trainer.recorder.sync()
+
+        self._saving = self._thread.submit(write)
+
+    def _before_step(self) -> None:
+        """Let no frame be overwritten that is being saved, and learn of failures."""
+        overwritten = self._trainer.replay.overwritten_row in self._rows_being_saved
+        if self._saving is not None and (overwritten or self._saving.done()):
+            self._finish_saving()
+
+    def _finish_saving(self) -> None:
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            saving.result()
 
     def _status(self) -> Status:
         trainer = self._trainer

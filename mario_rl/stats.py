@@ -1,12 +1,15 @@
 """What a run records: one CSV file for each kind of record, written a line at a time.
 
 A line is the unit of loss: a crash can tear only the last one, which is dropped when the file is
-read or continued.
+read. Checksums of what the files hold at the newest checkpoint lie beside them, so that a file
+that was damaged since is not taken for the truth; the checkpoint can restore it.
 """
 
 import csv
 import io
 import os
+import sys
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import pandas as pd
 
 from mario_rl.errors import DamagedFile, UserError
-from mario_rl.files import make_directory
+from mario_rl.files import CHECKSUMS, atomic_write, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -88,44 +91,64 @@ Record = TypeVar("Record", EpisodeRecord, UpdateRecord, EvaluationRecord)
 class RecordLog(Generic[Record]):
     """A CSV file that records are appended to."""
 
-    def __init__(self, path: Path, record_type: type[Record], keep_bytes: int | None = None):
-        """Open the file, creating it with a header if need be.
+    def __init__(self, path: Path, record_type: type[Record], content: bytes = b""):
+        """Open the file, or create it.
 
         Args:
-            keep_bytes: drop everything beyond this position, which a checkpoint remembered; by
-                default only a torn last line is dropped.
+            content: what a checkpoint remembers of it. Whatever follows in the file is dropped; a
+                file that does not begin with this is replaced, with a warning.
 
         Raises:
-            UserError: if the file's columns are not those of `record_type`.
+            UserError: if the columns of `content` are not those of `record_type`.
         """
-        make_directory(path.parent)
         names = [item.name for item in fields(record_type)]
         header = (",".join(names) + "\n").encode()
-        self._file = open(path, "a+b")  # noqa: SIM115
-        self._file.seek(0)
-        content = self._file.read()[:keep_bytes]
-        content = content[: content.rfind(b"\n") + 1]
-        if content and not content.startswith(header):
+        self.path = path
+        self._content = bytearray(content or header)
+        if not self._content.startswith(header):
             raise UserError(f"{path} has other columns than this version writes; move it away")
-        self._file.truncate(len(content))
-        if not content:
-            self._file.write(header)
-        self._file.flush()
+        if not path.is_file() or not path.read_bytes().startswith(self._content):
+            if content:
+                print(
+                    f"warning: {path} is not as it was at the checkpoint, which restores it",
+                    file=sys.stderr,
+                )
+            atomic_write(path, lambda file: file.write(self._content))
+        self._file = open(path, "ab")  # noqa: SIM115
+        self._file.truncate(len(self._content))
 
     def append(self, record: Record) -> None:
-        line = io.StringIO()
-        writer = csv.writer(line, lineterminator="\n")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_format(getattr(record, item.name)) for item in fields(record))
-        self._file.write(line.getvalue().encode())
+        line = text.getvalue().encode()
+        self._file.write(line)
         self._file.flush()
+        self._content += line
 
-    def sync(self) -> int:
-        """Force everything to the disk; returns the size in bytes."""
+    def content(self) -> bytes:
+        """All that was recorded, as it should be in the file."""
+        return bytes(self._content)
+
+    def sync(self) -> None:
+        """Force everything to the disk."""
         os.fsync(self._file.fileno())
-        return self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         self._file.close()
+
+
+def write_checksums(folder: Path, contents: dict[str, bytes]) -> None:
+    """Vouch for what CSV files in a folder begin with, by their names.
+
+    Raises:
+        OSError: if the folder is not writable.
+    """
+    checksums = {
+        name: {"bytes": len(content), "crc32": zlib.crc32(content)}
+        for name, content in contents.items()
+    }
+    write_json(folder / CHECKSUMS, checksums)
 
 
 def _format(value: Any) -> str:
@@ -136,7 +159,7 @@ def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
     """All complete records of a file, one row each; no rows if the file does not exist.
 
     Raises:
-        DamagedFile: if the file is not one of ours.
+        DamagedFile: if the file is not one of ours, or not as it was written.
     """
     names = [item.name for item in fields(record_type)]
     dtypes = {item.name: item.type for item in fields(record_type)}
@@ -144,11 +167,28 @@ def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
         content = path.read_bytes()
     except FileNotFoundError:
         content = b""
+    _verify(path, content)
     content = content[: content.rfind(b"\n") + 1]
     if not content:
         content = (",".join(names) + "\n").encode()
+    cells = {line.count(b",") + 1 for line in content.splitlines()}
     try:
+        if len(cells) > 1:
+            raise ValueError("not all rows have as many cells as the header")
         frame = pd.read_csv(io.BytesIO(content), index_col=False, usecols=names, dtype=dtypes)
+        if frame.isna().to_numpy().any():
+            raise ValueError("a value is missing")
     except (ValueError, OverflowError) as error:
         raise DamagedFile(f"{path} is damaged: {str(error).splitlines()[0]}") from None
     return frame[names]
+
+
+def _verify(path: Path, content: bytes) -> None:
+    """Raise DamagedFile unless the content begins with what the checksums vouch for."""
+    checksums = path.with_name(CHECKSUMS)
+    if not checksums.exists():  # the run is older than they are
+        return
+    entry = read_json(checksums).get(path.name, {"bytes": 0, "crc32": 0})
+    known = content[: entry["bytes"]]
+    if len(known) < entry["bytes"] or zlib.crc32(known) != entry["crc32"]:
+        raise DamagedFile(f"{path} is damaged: its checksum is wrong; resuming the run restores it")

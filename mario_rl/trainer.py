@@ -8,6 +8,7 @@ that a run is a function of its config and seed. Its clock is `env_steps`, the d
 games together.
 """
 
+import copy
 import math
 import time
 from collections import deque
@@ -298,8 +299,9 @@ class Trainer:
         return self.episodes // interval > self.checkpointed_episodes // interval
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the future of the run depends on, but the learner and the replay's frames."""
-        return {
+        """A copy of all that the future of the run depends on, but the learner and the replay's
+        frames."""
+        state = {
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "hours": self.hours,
             "recent_returns": list(self.recent_returns),
@@ -315,8 +317,12 @@ class Trainer:
             "needs_reset": self._needs_reset,
             "noops_left": self._noops_left,
             "episode_returns": self._episode_returns,
-            "records": self.recorder.sync(),
+            "records": {
+                name: np.frombuffer(content, dtype=np.uint8)
+                for name, content in self.recorder.contents().items()
+            },
         }
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any], frames: list[tuple[int, np.ndarray]]) -> None:
         """The inverse of `state_dict`: bring the games, too, to where they were.
@@ -333,10 +339,9 @@ class Trainer:
         self._sample_rng.bit_generator.state = state["sample_rng"]
         self.replay.load_state_dict(state["replay"], frames)
         self._n_step.load_state_dict(state["n_step"])
-        # Checkpoints from before updates ran beside the games lack these three.
-        self._learning = np.array(state.get("learning", []), dtype=np.int64)
-        self._learning_since = state.get("learning_since", 0)
-        self._noops_left[:] = state.get("noops_left", 0)
+        self._learning = np.array(state["learning"], dtype=np.int64)
+        self._learning_since = state["learning_since"]
+        self._noops_left[:] = state["noops_left"]
         self._needs_reset[:] = state["needs_reset"]
         self._episode_returns[:] = state["episode_returns"]
         self._slots = self.replay.newest_slots()
@@ -346,8 +351,8 @@ class Trainer:
                 for noop_frames, actions in zip(state["noop_frames"], state["actions"], strict=True)
             ]
             restored = self._envs.restore(positions)
-            newest_row = self.replay.rows_written - 1
-            if not np.array_equal(restored, self.replay.frames_since(newest_row)[0][0]):
+            newest = self.replay.frames_of(self.replay.rows[-1:])
+            if not np.array_equal(restored, newest[0][0]):
                 raise UserError(
                     "the emulator does not play the games as it did when the checkpoint was "
                     "written; resume with the versions that run.json names"

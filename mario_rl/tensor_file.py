@@ -1,0 +1,139 @@
+"""Files of tensors and plain values: models, and the states in checkpoints.
+
+They come from anywhere, also from the internet. They are loaded with `weights_only=True`, so that
+they cannot run code; a file that unfolds to more than its own size is refused, so that it cannot
+exhaust memory; and a checksum of the content, which PyTorch's format lacks, finds flipped bits.
+"""
+
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mario_rl.errors import DamagedFile, UserError
+from mario_rl.files import atomic_write
+
+SCHEMA = 2  # 1 had no checksum
+
+
+def save_tensors(path: Path, kind: str, content: dict[str, Any]) -> None:
+    """Write tensors, arrays and plain values atomically, with the schema version.
+
+    Raises:
+        OSError: if the file cannot be written; an older one is then untouched.
+    """
+    tagged = _to_tensors({"schema": SCHEMA, "kind": kind, **content})
+    tagged["checksum"] = _checksum(tagged)
+    atomic_write(path, lambda file: torch.save(tagged, file))
+
+
+def load_tensors(path: Path, kind: str) -> dict[str, Any]:
+    """The inverse of `save_tensors`; arrays come back as CPU tensors, and `schema` tells the
+    version that the content is of.
+
+    Raises:
+        UserError: if the file is missing or of a newer version.
+        DamagedFile: if it is damaged or of another kind.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        _require_plain_zip(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles, which are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything, at great length
+        raise DamagedFile(
+            f"{path} is damaged or is no Mario RL {kind} ({type(error).__name__})"
+        ) from None
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise DamagedFile(f"{path} is no Mario RL {kind}")
+    check_schema(path, content.get("schema"))
+    checksum = content.pop("checksum", None)
+    try:
+        intact = _checksum(content, path.stat().st_size) == checksum
+    except ValueError as error:
+        raise DamagedFile(f"{path} is no Mario RL {kind}: {error}") from None
+    if not intact and content["schema"] > 1:
+        raise DamagedFile(f"{path} is damaged: its checksum is wrong")
+    return content
+
+
+def check_schema(path: Path, schema: Any) -> None:
+    """
+    Raises:
+        UserError: if a newer program wrote the file.
+        DamagedFile: if none did.
+    """
+    if type(schema) is not int or schema < 1:
+        raise DamagedFile(f"{path} is damaged: it has no file version")
+    if schema > SCHEMA:
+        raise UserError(
+            f"{path} has file version {schema!r:.20}, and this program reads up to {SCHEMA}: "
+            "update Mario RL"
+        )
+
+
+def _require_plain_zip(path: Path) -> None:
+    """PyTorch stores its entries uncompressed: one that is compressed could be a bomb."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("compressed")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("entries overlap")
+
+
+def _to_tensors(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if isinstance(value, dict):
+        return {key: _to_tensors(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_to_tensors(item) for item in value)
+    return value
+
+
+def _checksum(content: dict[str, Any], budget: float = float("inf")) -> int:
+    """CRC-32 of nested dictionaries, sequences, tensors and plain values.
+
+    Args:
+        budget: how much to read, in bytes of tensors and in values. A few bytes of a pickle can
+            describe a tensor without end, or a list of a list of a list of the same values.
+
+    Raises:
+        ValueError: if that is not enough, or there is something else in it.
+    """
+    crc = 0
+    unread: list[Any] = [content]
+    while unread:
+        value = unread.pop()
+        items: list[Any] = []
+        data: Any = b""
+        if type(value) is torch.Tensor and value.layout == torch.strided and value.is_cpu:
+            name = f"{value.dtype} {tuple(value.shape)}"
+            budget -= value.numel() * value.element_size()
+            if budget >= 0 and value.numel() > 0:
+                # A copy, since views of a single element may have any stride.
+                copy = value.clone(memory_format=torch.contiguous_format)
+                data = copy.reshape(-1).view(torch.uint8).numpy()
+        elif isinstance(value, dict):
+            name = f"dict {len(value)}"
+            items = [item for pair in value.items() for item in pair]
+        elif isinstance(value, list | tuple):
+            name = f"{type(value).__name__} {len(value)}"
+            items = list(value)
+        elif value is None or isinstance(value, bool | int | float | str):
+            name = f"{type(value).__name__} {value!r}"
+        else:
+            raise ValueError(f"it holds a {type(value).__name__}")
+        budget -= len(items)
+        if budget < 0:
+            raise ValueError("it unfolds to more than its size")
+        unread += items
+        crc = zlib.crc32(data, zlib.crc32(name.encode(), crc))
+    return crc

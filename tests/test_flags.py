@@ -1,0 +1,149 @@
+"""Whatever is on the command line: no traceback, and exit code 0 or 2.
+
+MARIO_RL_FUZZ_EXAMPLES sets how many command lines are tried for each script.
+"""
+
+import contextlib
+import io
+import os
+import runpy
+import string
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torture.victims import FLAGS, Run
+
+from mario_rl.config import flag_of
+from mario_rl.config import settings as config_settings
+
+EXAMPLES = int(os.environ.get("MARIO_RL_FUZZ_EXAMPLES", "25"))
+
+ODD = ["", "-", "--", "-1", "0", "1", "2", "1e999", "-1e999", "nan", "inf", "1e-320", "1_0", "0x10",
+       " 5 ", "٣", "½", "True", "None", "../x", "/", "/dev/null/x", "x" * 300, "é", "a b", "\n",
+       "1\n2", "\x1b[31m", "😀", "%s", "{}", "$(id)", "'", '"', "1-1", "full", "8-5", "models",
+       "999999999999999999999999", "9" * 5000]  # fmt: skip
+values = st.one_of(
+    st.sampled_from(ODD),
+    st.integers().map(str),
+    st.floats().map(repr),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
+)
+# Where a great value is allowed and would only take long.
+SLOW = {"eval_episodes", "stall_steps", "num_envs", "n_step"}
+small = st.integers(-2, 12).map(str)
+CONFIG_FLAGS = {flag_of(item.name): item.name for _, item in config_settings()}
+
+
+def pairs(flags, without_value=()):
+    """Up to three flags, each with a value."""
+    with_value = st.sampled_from(sorted(flags)).flatmap(
+        lambda flag: st.tuples(st.just(flag), small if CONFIG_FLAGS.get(flag) in SLOW else values)
+    )
+    bare = st.sampled_from(sorted(without_value) or ["--help"]).map(lambda flag: (flag,))
+    groups = st.lists(st.one_of(with_value, with_value, bare), min_size=1, max_size=3)
+    return groups.map(lambda chosen: [word for group in chosen for word in group])
+
+
+def call(script, words, folder):
+    """Run a script in this process; returns its exit code and what it wrote."""
+    output = io.StringIO()
+    before = sys.argv, Path.cwd()
+    sys.argv = [script, *words]
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            runpy.run_path(str(Path(__file__).parent.parent / script), run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    finally:
+        sys.argv, _ = before[0], os.chdir(before[1])
+    return code, output.getvalue()
+
+
+def check(script, words, folder):
+    code, output = call(script, words, folder)
+    assert code in (0, 2), (words, output)
+    assert "Traceback" not in output, (words, output)
+    if code == 2:
+        assert len(output.strip().splitlines()[-1]) < 2000 and "rror" in output, (words, output)
+    return code
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a finished run called "first"."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    Run(folder, "first", 4, seed=0).finish()
+    return folder
+
+
+fuzz = settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+
+
+@fuzz
+@given(words=pairs({*CONFIG_FLAGS, "--run-name", "--output-dir"}, ["--resume", "--deterministic"]))
+def test_train(words, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    budget = ["--num-episodes", "1", "--max-steps", "64", "--run-name", "fuzz"]
+    check("progressive_mario_trainer.py", [*FLAGS, *budget, *words], folder)
+
+
+@fuzz
+@given(words=pairs({*CONFIG_FLAGS, "--run-name", "--output-dir"}, ["--deterministic"]))
+def test_resume(trained, words):
+    check("progressive_mario_trainer.py", ["--run-name", "first", "--resume", *words], trained)
+
+
+@fuzz
+@given(
+    words=pairs(
+        {*CONFIG_FLAGS, "--run-name", "--output-dir", "--iteration", "--model-path"},
+        ["--reset-optimizer"],
+    )
+)
+def test_continue(trained, words):
+    check("continue_training.py", words, trained)
+
+
+@fuzz
+@given(
+    words=pairs(
+        {"--model-path", "--stage", "--epsilon", "--noops", "--max-steps", "--seed", "--delay",
+         "--output-dir"},
+        ["--json", "--plot", "--record", "--render"],
+    )
+)  # fmt: skip
+def test_evaluate(trained, words, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    limits = ["--model-path", "models/first.pth", "--episodes", "2", "--max-steps", "5"]
+    check("eval_mario.py", [*limits, *words], trained)
+
+
+@fuzz
+@given(words=pairs({"--run-name", "--format", "--output-dir"}, []))
+def test_visualize(trained, words):
+    check("visualize_training.py", ["--run-name", "first", *words], trained)
+
+
+@fuzz
+@given(words=pairs({"--run-names", "--x", "--format", "--output-dir"}, ["--save", "--group"]))
+def test_compare(trained, words):
+    check("compare_runs.py", ["--run-names", "first", *words], trained)
+
+
+def test_every_flag_is_fuzzed(trained):
+    """Each flag of `--help` occurs in this file or is a setting."""
+    here = Path(__file__).read_text()
+    for script in Path(__file__).parent.parent.glob("*.py"):
+        _, help = call(script.name, ["--help"], trained)
+        flags = {word.strip("[],") for word in help.split() if word.strip("[],").startswith("--")}
+        flags = {flag for flag in flags if flag.strip("-" + string.punctuation)}
+        unknown = {f for f in flags if f not in CONFIG_FLAGS and f'"{f}"' not in here}
+        assert unknown <= {"--no-deterministic", "--start", "--show", "--live"}, unknown

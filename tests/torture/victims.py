@@ -1,0 +1,150 @@
+"""Small runs as processes, and what they end with."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mario_rl.checkpoint import CheckpointStore
+from mario_rl.files import RunPaths
+from mario_rl.model import Model
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ROOT / "progressive_mario_trainer.py"
+# Everything happens often: checkpoints, evaluations, new models, the end of the replay's ring.
+FLAGS = """
+    --stage 1-1 --num-envs 2 --batch-size 16 --learning-starts 60 --replay-capacity 400
+    --replay-ratio 1 --stall-steps 8 --eps-decay 300 --target-period 100 --eval-episodes 2
+    --eval-interval 300 --checkpoint-interval 2
+""".split()
+
+# Columns that tell the time or the machine.
+CLOCK = ("hours", "env_steps_per_s", "updates_per_s", "memory_bytes", "gpu_reserved_bytes",
+         "gpu_peak_bytes")  # fmt: skip
+
+
+class Run:
+    """A run of so many episodes; `start` begins it or resumes it."""
+
+    def __init__(self, folder: Path, name: str, episodes: int, seed: int) -> None:
+        self.paths = RunPaths(folder, name)
+        self._log = folder / f"{name}.log"
+        self._flags = [*FLAGS, "--num-episodes", str(episodes), "--seed", str(seed)]
+        self._flags += ["--output-dir", str(folder)]
+
+    def start(
+        self, preexec: Callable[[], None] | None = None, command: Sequence[str] = (str(TRAIN),)
+    ) -> "subprocess.Popen[bytes]":
+        """Run the trainer, or `command` in its place, as a process whose output goes to the log.
+
+        Args:
+            preexec: is called in the process before the program begins.
+        """
+        flags = ["--run-name", self.paths.run_name, *self._flags]
+        if CheckpointStore(self.paths.checkpoints).exists():
+            flags.append("--resume")
+        with open(self._log, "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, *command, *flags],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=preexec,
+                start_new_session=True,
+            )
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def finish(self) -> None:
+        """Run it to its end, which must succeed."""
+        code = self.start().wait()
+        assert code == 0, f"exit code {code}:\n{self.log()[-3000:]}"
+
+    def half_written(self, pid: int) -> bool:
+        """Whether the process is writing a file, or was when it was killed."""
+        folders = self.paths.checkpoints, self.paths.stats, self.paths.model.parent
+        return any(any(folder.glob(f"*.{pid}.tmp")) for folder in folders)
+
+    def is_finished(self) -> bool:
+        return "finished: " in self.log()
+
+    def remove(self) -> None:
+        for folder in (self.paths.checkpoints, self.paths.stats):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.paths.model.unlink(missing_ok=True)
+
+    def outcome(self) -> dict[str, str]:
+        """A hash of each thing that the run has come to, but for the clock."""
+        checkpoint = CheckpointStore(self.paths.checkpoints).load()
+        progress = checkpoint.state["progress"]
+        frames = np.concatenate([block for _, block in checkpoint.frames])
+        rows = progress["replay"]["rows_written"] - checkpoint.frames[0][0]
+        kept = 400 // 2  # rows of the replay
+        del progress["hours"], progress["records"]
+        without_clock(progress["counters"]["best_evaluation"])
+        model = Model.load(self.paths.model)
+        evaluation = dict(model.evaluation)
+        without_clock(evaluation)
+        return {
+            "networks and optimizer": digest(checkpoint.state["learner"]),
+            "replay": digest([progress.pop("replay"), frames[rows - min(rows, kept) : rows]]),
+            "progress": digest(progress),
+            "model": digest([model.weights, model.optimizer, evaluation]),
+            **{path.name: digest(table(path)) for path in self._tables()},
+        }
+
+    def _tables(self) -> tuple[Path, ...]:
+        return self.paths.episodes_csv, self.paths.updates_csv, self.paths.evaluations_csv
+
+
+def without_clock(record: dict[str, Any]) -> None:
+    for name in CLOCK:
+        record.pop(name, None)
+
+
+def table(path: Path) -> str:
+    frame = pd.read_csv(path, dtype=str)
+    return frame.drop(columns=[name for name in CLOCK if name in frame]).to_csv()
+
+
+def digest(value: Any) -> str:
+    """A hash of nested dictionaries, sequences, arrays and plain values."""
+    state = hashlib.sha256()
+
+    def add(item: Any) -> None:
+        if isinstance(item, torch.Tensor):
+            item = item.contiguous().numpy()
+        if isinstance(item, np.ndarray):
+            state.update(f"{item.dtype} {item.shape}".encode())
+            state.update(np.ascontiguousarray(item).data)
+        elif isinstance(item, dict):
+            state.update(f"dict {len(item)}".encode())
+            for key in sorted(item, key=str):
+                add(key)
+                add(item[key])
+        elif isinstance(item, list | tuple):
+            state.update(f"list {len(item)}".encode())
+            for element in item:
+                add(element)
+        else:
+            state.update(repr(item).encode() + b";")
+
+    add(value)
+    return state.hexdigest()[:16]
+
+
+def reference(folder: Path, name: str, episodes: int, seed: int) -> dict[str, str]:
+    """What a run that nobody disturbs ends with."""
+    run = Run(folder, name, episodes, seed)
+    run.finish()
+    outcome = run.outcome()
+    run.remove()
+    return outcome
