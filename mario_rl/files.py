@@ -144,7 +144,8 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None
+        if error.errno is not None and error.filename is None:  # a write does not say to what
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -99,15 +99,17 @@ class RecordLog(Generic[Record]):
                 file that does not begin with this is replaced, with a warning.
 
         Raises:
-            UserError: if the columns of `content` are not those of `record_type`.
+            UserError: if the columns are not those of `record_type`.
         """
         names = [item.name for item in fields(record_type)]
         header = (",".join(names) + "\n").encode()
+        existing = path.read_bytes() if path.exists() else b""
+        first_line = (content or existing).partition(b"\n")[0]
+        if (content or b"\n" in existing) and first_line != header.rstrip():
+            raise UserError(f"{path} has other columns than this version writes; move it away")
         self.path = path
         self._content = bytearray(content or header)
-        if not self._content.startswith(header):
-            raise UserError(f"{path} has other columns than this version writes; move it away")
-        if not path.is_file() or not path.read_bytes().startswith(self._content):
+        if not existing.startswith(self._content):
             if content:
                 print(
                     f"warning: {path} is not as it was at the checkpoint, which restores it",
@@ -171,14 +173,12 @@ def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
     content = content[: content.rfind(b"\n") + 1]
     if not content:
         content = (",".join(names) + "\n").encode()
-    cells = {line.count(b",") + 1 for line in content.splitlines()}
     try:
-        if len(cells) > 1:
-            raise ValueError("not all rows have as many cells as the header")
-        frame = pd.read_csv(io.BytesIO(content), index_col=False, usecols=names, dtype=dtypes)
-        if frame.isna().to_numpy().any():
-            raise ValueError("a value is missing")
-    except (ValueError, OverflowError) as error:
+        for cells in csv.reader(content.decode().splitlines(), strict=True):
+            if len(cells) != len(names) or "" in cells:
+                raise ValueError(f"a row has cells too many or too few: {','.join(cells):.80}")
+        frame = pd.read_csv(io.BytesIO(content), usecols=names, dtype=dtypes)
+    except (ValueError, OverflowError, csv.Error) as error:
         raise DamagedFile(f"{path} is damaged: {str(error).splitlines()[0]}") from None
     return frame[names]
 

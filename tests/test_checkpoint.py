@@ -1,6 +1,5 @@
 """Checkpoints and models on disk: incremental, complete, and safe to load."""
 
-import json
 import os
 import pickle
 import subprocess
@@ -11,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from mario_rl.checkpoint import SCHEMA, CheckpointStore, load_torch, save_torch
+from mario_rl.checkpoint import CheckpointStore
 from mario_rl.config import Config
 from mario_rl.errors import DamagedFile, UserError
-from mario_rl.files import RunPaths, atomic_write
+from mario_rl.files import RunPaths, atomic_write, read_json, write_json
 from mario_rl.model import Lineage, Model
 from mario_rl.network import DuelingNetwork
+from mario_rl.tensor_file import SCHEMA, load_tensors, save_tensors
 
 
 class Ring:
@@ -30,8 +30,8 @@ class Ring:
     def rows(self):
         return range(max(0, self.written - self.capacity), self.written)
 
-    def frames_since(self, row):
-        numbers = np.arange(row, self.written, dtype=np.uint8)
+    def frames_of(self, rows):
+        numbers = np.arange(rows.start, rows.stop, dtype=np.uint8)
         frames = np.broadcast_to(numbers[:, None, None, None], (len(numbers), 2, 4, 4)).copy()
         return np.array_split(frames, 2)
 
@@ -47,7 +47,7 @@ def rows_of(checkpoint):
 def save_some(store, ring, counts):
     for count in counts:
         ring.written += count
-        store.save({"written": ring.written, "array": np.arange(3)}, ring.rows, ring.frames_since)
+        store.save({"written": ring.written, "array": np.arange(3)}, ring.rows, ring.frames_of)
 
 
 def test_every_kept_checkpoint_holds_the_whole_replay(tmp_path):
@@ -117,8 +117,7 @@ def test_no_usable_checkpoint_is_one_line(tmp_path):
 def test_newer_version_is_refused_and_left_alone(tmp_path):
     save_some(CheckpointStore(tmp_path), Ring(10), [4, 4])
     path = tmp_path / "000002.json"
-    manifest = {**json.loads(path.read_text()), "schema": SCHEMA + 1}
-    path.write_text(json.dumps(manifest))
+    write_json(path, {**read_json(path), "schema": SCHEMA + 1})
     with pytest.raises(UserError, match="update Mario RL") as caught:
         CheckpointStore(tmp_path).load()
     assert not isinstance(caught.value, DamagedFile)
@@ -186,17 +185,17 @@ def test_model_of_another_architecture_is_refused(tmp_path):
     weights["value.0.weight"] = torch.zeros(10, 3136)
     content = {**vars(model()), "weights": weights, "config": Config().to_dict()}
     content["lineage"] = {"iteration": 1, "parents": []}
-    save_torch(tmp_path / "m.pth", "model", content)
+    save_tensors(tmp_path / "m.pth", "model", content)
     with pytest.raises(UserError, match="not a model of this architecture"):
         Model.load(tmp_path / "m.pth")
 
 
 def test_other_kinds_are_refused(tmp_path):
-    save_torch(tmp_path / "c.pt", "checkpoint", {})
+    save_tensors(tmp_path / "c.pt", "checkpoint", {})
     with pytest.raises(UserError, match="is no Mario RL model"):
-        load_torch(tmp_path / "c.pt", "model")
+        load_tensors(tmp_path / "c.pt", "model")
     with pytest.raises(UserError, match="no such file"):
-        load_torch(tmp_path / "none.pt", "model")
+        load_tensors(tmp_path / "none.pt", "model")
 
 
 def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path):

@@ -347,8 +347,8 @@ def test_frames_on_a_device_are_the_frames_in_main_memory():
                 sample_all(host.replay, row), sample_all(device.replay, row), strict=True
             ):
                 assert np.array_equal(expected, np.asarray(actual))
-    blocks = device.replay.frames_since(device.replay.rows.start)
-    assert all(map(np.array_equal, blocks, host.replay.frames_since(host.replay.rows.start)))
+    blocks = device.replay.frames_of(device.replay.rows)
+    assert all(map(np.array_equal, blocks, host.replay.frames_of(host.replay.rows)))
     restored = PrioritizedReplay(ReplayConfig(replay_capacity=74), 3, torch.device("cpu"))
     frames = [(device.replay.rows.start, np.concatenate(blocks))]
     restored.load_state_dict(copy.deepcopy(device.replay.state_dict()), frames)
@@ -369,9 +369,9 @@ def test_restored_replay_goes_on_as_the_original(rows):
     replay.update_priorities(batch.slots, np.linspace(-5, 5, len(batch.slots)))
     assert replay.rows == range(max(0, rows - 24), rows)
     middle = replay.rows.start + 7
-    older = np.concatenate(replay.frames_since(replay.rows.start))
+    older = np.concatenate(replay.frames_of(replay.rows))
     assert older.shape == (len(replay.rows), 2, *FRAME_SHAPE)
-    newer = np.concatenate(replay.frames_since(middle))
+    newer = np.concatenate(replay.frames_of(replay.rows[7:]))
     assert np.array_equal(older[7:], newer)
     # The newer block is right where the two overlap.
     blocks = [(replay.rows.start, np.concatenate([older[:7], 255 - older[7:9]])), (middle, newer)]
@@ -391,92 +391,3 @@ def test_restored_replay_goes_on_as_the_original(rows):
         recording.step()
         batch = restored.sample(64, 0.4, np.random.default_rng(0))
         assert_batch_is_right(batch, recording.available())
-
-
-def test_frames_since_the_newest_row_are_none():
-    recording = Recording(num_envs=2, capacity=48, n_step=1)
-    for _ in range(30):
-        recording.step()
-    assert recording.replay.frames_since(30) == []
-
-
-# n-step sums
-
-ENDS = [(True, False), (False, True), (True, True)]  # terminated, truncated
-
-
-def reference_transitions(
-    first_slot: int, rewards: list[float], terminated: bool, n_step: int, gamma: float
-) -> list[tuple[int, int, float, float, int]]:
-    """Of one finished episode whose step t begins at slot first_slot + t and takes action t % 7."""
-    rows = []
-    for t in range(len(rewards)):
-        part = rewards[t : t + n_step]
-        is_last = t + len(part) == len(rewards)
-        value = sum(gamma**i * reward for i, reward in enumerate(part))
-        discount = 0.0 if terminated and is_last else gamma ** len(part)
-        rows.append((first_slot + t, t % 7, value, discount, len(part)))
-    return rows
-
-
-@pytest.mark.parametrize("n_step", [1, 2, 3, 5])
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 0.9])
-def test_n_step_sums_equal_the_slow_ones(n_step, gamma):
-    rng = np.random.default_rng(n_step)
-    # Two environments whose episodes, of every length and end, begin and end at different times.
-    episodes = list(itertools.product(range(1, 9), ENDS))
-    plans = [episodes, [episodes[i] for i in rng.permutation(len(episodes))]]
-    steps: list[list[tuple[int, int, float, bool, bool]]] = [[], []]
-    expected = []
-    for env, plan in enumerate(plans):
-        for number, (length, (terminated, truncated)) in enumerate(plan):
-            first_slot = 1000 * env + 10 * number
-            rewards = rng.normal(size=length).tolist()
-            for t, reward in enumerate(rewards):
-                end = t == length - 1
-                steps[env].append(
-                    (first_slot + t, t % 7, reward, terminated and end, truncated and end)
-                )
-            expected += reference_transitions(first_slot, rewards, terminated, n_step, gamma)
-
-    accumulator = NStepAccumulator(n_step, gamma, 2)
-    actual = []
-    for both in zip(*steps, strict=True):
-        for env, step in enumerate(both):
-            completed = accumulator.append(env, *step)
-            assert all(slot // 1000 == env for slot, *_ in completed)
-            actual += completed
-    assert [row[:2] for row in sorted(actual)] == [row[:2] for row in sorted(expected)]
-    for row, reference in zip(sorted(actual), sorted(expected), strict=True):
-        assert row == pytest.approx(reference)
-    assert accumulator.state_dict() == [[], []]
-
-
-def test_transition_is_complete_after_n_rewards():
-    accumulator = NStepAccumulator(3, 0.5, 1)
-    assert accumulator.append(0, 10, 4, 1.0, False, False) == []
-    assert accumulator.append(0, 11, 5, 2.0, False, False) == []
-    assert accumulator.append(0, 12, 6, 4.0, False, False) == [(10, 4, 3.0, 0.125, 3)]
-    assert accumulator.append(0, 13, 0, 8.0, True, False) == [
-        (11, 5, 6.0, 0.0, 3),
-        (12, 6, 8.0, 0.0, 2),
-        (13, 0, 8.0, 0.0, 1),
-    ]
-
-
-def test_restored_sums_go_on_where_they_were():
-    original, restored = NStepAccumulator(3, 0.9, 2), NStepAccumulator(3, 0.9, 2)
-    original.append(0, 1, 2, 0.5, False, False)
-    original.append(1, 7, 3, 0.25, False, False)
-    original.append(1, 8, 4, 0.125, False, False)
-    restored.load_state_dict(copy.deepcopy(original.state_dict()))
-    for env in (0, 1):
-        completed = [a.append(env, 9, 0, 1.0, False, True) for a in (original, restored)]
-        assert completed[0] == completed[1] and len(completed[0]) == 2 + env
-
-
-def test_transitions_have_their_dtypes():
-    transitions = Transitions.from_rows([(5, 1, 0.5, 0.9, 1), (6, 2, 1.5, 0.0, 3)])
-    dtypes = [column.dtype for column in transitions]
-    assert dtypes == [np.int64, np.uint8, np.float32, np.float32, np.uint8]
-    assert transitions.slots.tolist() == [5, 6] and transitions.steps.tolist() == [1, 3]

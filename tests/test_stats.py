@@ -1,6 +1,5 @@
 """The record files: what is written is read, and of a torn file all that is whole."""
 
-import os
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mario_rl.stats import (
     RecordLog,
     UpdateRecord,
     read_records,
+    write_checksums,
 )
 
 TYPES = [EpisodeRecord, UpdateRecord, EvaluationRecord]
@@ -40,7 +40,9 @@ def make_record(record_type: type, number: int) -> Any:
 
 
 def write(path: Path, *records: Any) -> bytes:
-    log = RecordLog(path, type(records[0]))
+    """Go on with the file as it is."""
+    content = path.read_bytes() if path.exists() else b""
+    log = RecordLog(path, type(records[0]), content)
     for record in records:
         log.append(record)
     log.close()
@@ -122,13 +124,31 @@ def test_torn_last_line_is_dropped_when_read(path):
     assert len(rows(path)) == 2
 
 
-def test_torn_last_line_is_dropped_when_continued(path):
-    content = write(path, EPISODE, replace(EPISODE, episode=2))
-    last_line = content.rindex(b"\n", 0, -1) + 1
-    expected = content[:last_line] + content[last_line:].replace(b"2", b"3", 1)
-    for end in range(last_line, len(content)):
-        path.write_bytes(content[:end])
-        assert write(path, replace(EPISODE, episode=3)) == expected, content[last_line:end]
+@pytest.mark.parametrize("damage", ["none", "flip", "truncate", "remove", "later rows"])
+def test_file_becomes_what_the_checkpoint_remembers(damage, path, capsys):
+    log = RecordLog(path, EpisodeRecord)
+    contents = [log.content()]
+    for number in (1, 2, 3):
+        log.append(replace(EPISODE, episode=number))
+        contents.append(log.content())
+    log.close()
+    assert path.read_bytes() == contents[-1]
+    kept = contents[2]
+    if damage == "flip":
+        path.write_bytes(kept.replace(b"722", b"723", 1))
+    elif damage == "truncate":
+        path.write_bytes(kept[:-30])
+    elif damage == "remove":
+        path.unlink()
+    elif damage == "none":
+        path.write_bytes(kept)
+    log = RecordLog(path, EpisodeRecord, kept)
+    assert path.read_bytes() == kept
+    log.append(replace(EPISODE, episode=3))
+    log.close()
+    assert path.read_bytes() == contents[-1]
+    warned = "restores it" in capsys.readouterr().err
+    assert warned == (damage in ("flip", "truncate", "remove"))
 
 
 def test_torn_header_is_written_anew(path):
@@ -137,38 +157,22 @@ def test_torn_header_is_written_anew(path):
     for end in (0, 1, header // 2, header - 1):
         path.write_bytes(content[:end])
         assert len(rows(path)) == 0
-        assert write(path, EPISODE) == content
+        log = RecordLog(path, EpisodeRecord)
+        log.append(EPISODE)
+        log.close()
+        assert path.read_bytes() == content
 
 
-def test_keep_bytes_drops_what_came_later(path):
-    log = RecordLog(path, EpisodeRecord)
-    sizes = [log.sync()]
-    for number in (1, 2, 3):
-        log.append(replace(EPISODE, episode=number))
-        sizes.append(log.sync())
-    log.close()
-    content = path.read_bytes()
-    assert sizes[-1] == len(content) == os.path.getsize(path)
-    for kept, size in enumerate(sizes):
-        path.write_bytes(content)
-        RecordLog(path, EpisodeRecord, keep_bytes=size).close()
-        assert path.read_bytes() == content[:size]
-        assert [row["episode"] for row in rows(path)] == [1, 2, 3][:kept]
-
-
-@pytest.mark.parametrize("keep_bytes", [0, 5, 10**9])
-def test_keep_bytes_beyond_the_records(keep_bytes, path):
-    content = write(path, EPISODE)
-    RecordLog(path, EpisodeRecord, keep_bytes=keep_bytes).close()
-    header = content.index(b"\n") + 1
-    assert path.read_bytes() == (content if keep_bytes > header else content[:header])
-
-
-def test_new_file_with_keep_bytes_begins_with_its_header(path):
-    log = RecordLog(path, EpisodeRecord, keep_bytes=0)
-    log.append(EPISODE)
-    log.close()
-    assert rows(path) == [asdict(EPISODE)]
+def test_a_flipped_digit_is_noticed(path):
+    content = write(path, EPISODE, EPISODE)
+    write_checksums(path.parent, {path.name: content})
+    more = content + content.splitlines(keepends=True)[-1]
+    path.write_bytes(more)
+    assert len(rows(path)) == 3, "rows that came since are not vouched for yet"
+    for damaged in (more.replace(b"722", b"732", 1), more[: len(content) - 40], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedFile, match="resuming the run restores it"):
+            read_records(path, EpisodeRecord)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +207,8 @@ def test_file_of_another_kind_is_refused(path):
         (b",722,", b',"722,'),
         (b",0.987,", b",0.9.8,"),
         (b"death", b"\xff\xfe"),
+        (b"death", b"death,5"),
+        (b",0.987,", b",,"),
         (b",4,311,death", b""),
         (b",722,1,2,1,1200,4,311,death", b""),
     ],

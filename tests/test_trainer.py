@@ -36,10 +36,10 @@ SMALL = Config().replaced(
 )
 
 
-def make_trainer(config, tmp_path, name, positions=None, env_steps=0):
+def make_trainer(config, tmp_path, name, contents=None, env_steps=0):
     learner = Learner(config.learner, Corridor.num_actions, torch.device("cpu"), config.run.seed)
     envs = SerialEnvs([Corridor() for _ in range(config.exploration.num_envs)])
-    recorder = Recorder(RunPaths(tmp_path, name), positions or {}, env_steps)
+    recorder = Recorder(RunPaths(tmp_path, name), contents or {}, env_steps)
     return Trainer(config, learner, envs, recorder)
 
 
@@ -132,14 +132,18 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, stop_after):
         for _ in range(stop_after):
             trainer.step()
     state = {"learner": first.learner.state_dict(), "progress": first.state_dict()}
-    store.save(state, first.replay.rows, first.replay.frames_since)
+    store.save(state, first.replay.rows, first.replay.frames_of)
     for _ in range(7):  # what happens after the checkpoint is lost in the crash
         first.step()
 
     checkpoint = CheckpointStore(tmp_path / "parts").load()
     progress = checkpoint.state["progress"]
     resumed = make_trainer(
-        SMALL, tmp_path, "parts", progress["records"], progress["counters"]["env_steps"]
+        SMALL,
+        tmp_path,
+        "parts",
+        {name: content.numpy().tobytes() for name, content in progress["records"].items()},
+        progress["counters"]["env_steps"],
     )
     resumed.learner.load_state_dict(checkpoint.state["learner"])
     resumed.load_state_dict(progress, checkpoint.frames)
