@@ -9,7 +9,7 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -28,7 +28,16 @@ def save_tensors(path: Path, kind: str, content: dict[str, Any]) -> None:
     """
     tagged = _to_tensors({"schema": SCHEMA, "kind": kind, **content})
     tagged["checksum"] = _checksum(tagged)
-    atomic_write(path, lambda file: torch.save(tagged, file))
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(tagged, file)
+        except RuntimeError as error:  # what torch makes of a full disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+    atomic_write(path, write)
 
 
 def load_tensors(path: Path, kind: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Run:
     def __init__(self, folder: Path, name: str, episodes: int, seed: int) -> None:
         self.paths = RunPaths(folder, name)
         self._log = folder / f"{name}.log"
+        self._log.write_bytes(b"")
         self._flags = [*FLAGS, "--num-episodes", str(episodes), "--seed", str(seed)]
         self._flags += ["--output-dir", str(folder)]
 
