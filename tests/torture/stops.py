@@ -21,14 +21,18 @@ Stop = Callable[[Run, random.Random], list[str]]
 
 
 def kill(run: Run, rng: random.Random) -> list[str]:
-    """SIGKILL at any instant, half of the time as soon as a file is being written."""
+    """SIGKILL: while the run is resumed, while it is trained, or as soon as it writes a file."""
     resumed_before = run.log().count("resumed at")
     process = run.start()
-    if rng.random() < 0.5:
-        _wait_for_write(run, process, rng.uniform(0.5, 2) * STARTUP_S)
-        time.sleep(rng.choice([0, 0, 0.002, 0.02, 0.1]))
+    aim = rng.choice(["start", "any", "write", "write"])
+    if aim == "start":
+        _wait(process, rng.uniform(0, STARTUP_S))
     else:
-        _wait(process, rng.uniform(0, rng.choice([1, 3])) * STARTUP_S)
+        _wait_until_trained(run, process)
+        _wait(process, rng.uniform(0, STARTUP_S))
+    if aim == "write":
+        _wait_for_write(run, process)
+        time.sleep(rng.choice([0, 0, 0.002, 0.02, 0.1]))
     if process.poll() is not None:
         return []
     process.kill()
@@ -63,12 +67,13 @@ def _signal(run: Run, rng: random.Random, number: signal.Signals) -> list[str]:
 def kill_worker(run: Run, rng: random.Random) -> list[str]:
     """SIGKILL to a worker; the trainer must not stop, and is terminated later."""
     process = run.start()
-    _wait(process, rng.uniform(0.7, 1.5) * STARTUP_S)
+    _wait_until_trained(run, process)
+    _wait(process, rng.uniform(0, STARTUP_S / 2))
     workers = [child for child in _children(process) if "multiprocessing.spawn" in _command(child)]
     if not workers:
         return []
     rng.choice(workers).kill()
-    _wait(process, STARTUP_S)
+    _wait(process, STARTUP_S / 2)
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     _check(run, process, (0,))
@@ -114,7 +119,8 @@ def let_the_clock_jump(run: Run, rng: random.Random) -> list[str]:
         f"if __name__ == '__main__': runpy.run_path({str(TRAIN)!r}, run_name='__main__')\n"
     )
     process = run.start(command=("-c", script))
-    _wait(process, rng.uniform(1, 2) * STARTUP_S)
+    _wait_until_trained(run, process)
+    _wait(process, rng.uniform(0, STARTUP_S))
     if process.poll() is not None:
         return []
     process.kill()
@@ -144,12 +150,15 @@ def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:
         process.wait(seconds)
 
 
-def _wait_for_write(run: Run, process: "subprocess.Popen[bytes]", after: float) -> None:
-    _wait(process, after)
-    deadline = time.monotonic() + 2 * STARTUP_S
-    while (
-        process.poll() is None and not run.half_written(process.pid) and time.monotonic() < deadline
-    ):
+def _wait_until_trained(run: Run, process: "subprocess.Popen[bytes]") -> None:
+    """Until it prints how far it is."""
+    before = run.log().count("  steps/s ")
+    while process.poll() is None and run.log().count("  steps/s ") == before:
+        time.sleep(0.02)
+
+
+def _wait_for_write(run: Run, process: "subprocess.Popen[bytes]") -> None:
+    while process.poll() is None and not run.half_written(process.pid):
         time.sleep(0.0005)
 
 
