@@ -100,26 +100,6 @@ def test_existing_run_is_never_overwritten(folder, trained):
     assert (folder / "stats/first/episodes.csv").read_bytes() == before
 
 
-def test_killed_run_resumes_to_the_same_end(folder, trained):
-    flags = ["--run-name", "killed", "--num-episodes", 8, *SMALL]
-    process = start(folder, *flags)
-    wait_for_checkpoint(folder, "killed", 3)
-    time.sleep(0.5)  # into the work after it
-    process.kill()
-    process.communicate()
-    assert not (folder / "models" / "killed.pth").exists() or process.returncode == -9
-    output = run(folder, TRAIN, "--run-name", "killed", "--resume")
-    assert re.search(r"resumed at [1-9]\d* episodes", output)
-    expected, actual = weights(folder, "first"), weights(folder, "killed")
-    assert all(torch.equal(expected[key], actual[key]) for key in expected)
-    columns = ["episode", "env_steps", "episode_return", "max_x", "outcome", "epsilon"]
-    first, killed = (
-        pd.read_csv(folder / "stats" / name / "episodes.csv")[columns]
-        for name in ("first", "killed")
-    )
-    pd.testing.assert_frame_equal(first, killed)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_tells_how_to_resume(folder, number):
     name = f"stopped{int(number)}"

@@ -14,7 +14,7 @@ import psutil
 
 from torture.victims import TRAIN, Run
 
-STARTUP_S = 6.0  # about how long a process takes until it has resumed; stops aim at it, too
+STARTUP_S = 4.0  # about how long a process takes until it has resumed; stops aim at it, too
 
 # Disturbs a run once, and returns what is to be counted.
 Stop = Callable[[Run, random.Random], list[str]]

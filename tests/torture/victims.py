@@ -21,8 +21,8 @@ TRAIN = ROOT / "progressive_mario_trainer.py"
 # Everything happens often: checkpoints, evaluations, new models, the end of the replay's ring.
 FLAGS = """
     --stage 1-1 --num-envs 2 --batch-size 16 --learning-starts 60 --replay-capacity 400
-    --replay-ratio 1 --stall-steps 8 --eps-decay 300 --target-period 100 --eval-episodes 2
-    --eval-interval 300 --checkpoint-interval 2
+    --replay-ratio 1 --stall-steps 4 --eps-decay 300 --target-period 100 --eval-episodes 2
+    --eval-interval 200 --checkpoint-interval 1
 """.split()
 
 # Columns that tell the time or the machine.

@@ -1,0 +1,39 @@
+"""The short form of `make torture`: a run that is stopped in every way ends as one that is not."""
+
+import random
+import tarfile
+from pathlib import Path
+
+import pytest
+from torture import damage, stops
+from torture.victims import Run, reference
+
+EPISODES = 12
+SEED = 1
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    return reference(tmp_path_factory.mktemp("expected"), "expected", EPISODES, SEED)
+
+
+@pytest.mark.parametrize(
+    "disturbances",
+    [[stops.kill] * 3, [stops.fill_disk, stops.make_read_only, stops.let_the_clock_jump],
+     [stops.kill_worker, stops.interrupt]],
+    ids=["kills", "disk and clock", "signals"],
+)  # fmt: skip
+def test_a_run_that_is_stopped_ends_as_one_that_is_not(expected, disturbances, tmp_path):
+    run = Run(tmp_path, "stopped", EPISODES, SEED)
+    counts = stops.torment(run, iter(disturbances), random.Random(3))
+    assert counts, "nothing was stopped"
+    assert run.outcome() == expected
+
+
+def test_damaged_files_are_noticed(tmp_path):
+    fixture = Path(__file__).parent / "fixtures" / "schema2.tar.gz"
+    with tarfile.open(fixture) as archive:
+        archive.extractall(tmp_path)
+    counts = damage.torture(Run(tmp_path, "old", 1, 0), 40, random.Random(0))
+    assert counts["refused in one line"] > 10
+    assert {"old.pth", "state.pt", "json", "frames.npy", "episodes.csv"} <= set(counts)
