@@ -126,10 +126,8 @@ def _checksum(content: dict[str, Any], budget: float = float("inf")) -> int:
         if type(value) is torch.Tensor and value.layout == torch.strided and value.is_cpu:
             name = f"{value.dtype} {tuple(value.shape)}"
             budget -= value.numel() * value.element_size()
-            if budget >= 0 and value.numel() > 0:
-                # A copy, since views of a single element may have any stride.
-                copy = value.clone(memory_format=torch.contiguous_format)
-                data = copy.reshape(-1).view(torch.uint8).numpy()
+            if budget >= 0:
+                data = np.ascontiguousarray(value.numpy())
         elif isinstance(value, dict):
             name = f"dict {len(value)}"
             items = [item for pair in value.items() for item in pair]

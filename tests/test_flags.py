@@ -3,23 +3,19 @@
 MARIO_RL_FUZZ_EXAMPLES sets how many command lines are tried for each script.
 """
 
-import contextlib
-import io
 import os
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from scripts import ROOT, call
 from torture.victims import FLAGS, Run
 
 from mario_rl.config import flag_of
 from mario_rl.config import settings as config_settings
 
-ROOT = Path(__file__).parent.parent
 EXAMPLES = int(os.environ.get("MARIO_RL_FUZZ_EXAMPLES", "8"))
 
 ODD = ["", "-", "--", "-1", "0", "1", "2", "1e999", "-1e999", "nan", "inf", "1e-320", "1_0", "0x10",
@@ -46,24 +42,6 @@ def pairs(flags, without_value=()):
     bare = st.sampled_from(sorted(without_value) or ["--help"]).map(lambda flag: (flag,))
     groups = st.lists(st.one_of(with_value, with_value, bare), min_size=1, max_size=3)
     return groups.map(lambda chosen: [word for group in chosen for word in group])
-
-
-def call(script, words, folder):
-    """Run a script in this process; returns its exit code, output and errors."""
-    output, errors = io.StringIO(), io.StringIO()
-    argv, working_directory = sys.argv, Path.cwd()
-    sys.argv = [script, *words]
-    os.chdir(folder)
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            runpy.run_path(str(ROOT / script), run_name="__main__")
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    finally:
-        sys.argv = argv
-        os.chdir(working_directory)
-    return code, output.getvalue(), errors.getvalue()
 
 
 def check(script, words, folder):

@@ -1,19 +1,16 @@
 """Files that earlier versions wrote are read for ever. `fixtures/make.py` made them."""
 
-import subprocess
-import sys
 import tarfile
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from scripts import ROOT, call
 
 from mario_rl.comparison import read_run
 from mario_rl.files import RunPaths
 from mario_rl.model import Model
 from mario_rl.tensor_file import SCHEMA
 
-ROOT = Path(__file__).parent.parent
 FIXTURES = sorted((ROOT / "tests" / "fixtures").glob("schema*.tar.gz"))
 
 
@@ -33,11 +30,10 @@ def test_run_of_an_earlier_version_goes_on(fixture, tmp_path):
     before = read_run(paths)
     assert len(before.episodes) >= 1 and before.total("env_steps") >= 150
 
-    command = [sys.executable, str(ROOT / "progressive_mario_trainer.py"), "--run-name", "old",
-               "--resume", "--max-steps", "190", "--output-dir", str(tmp_path)]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0 and result.stderr == "", result.stderr
-    assert f"resumed at {len(before.episodes)} episodes" in result.stdout
+    words = ["--run-name", "old", "--resume", "--max-steps", "190"]
+    code, output, errors = call("progressive_mario_trainer.py", words, tmp_path)
+    assert code == 0 and errors == "", errors
+    assert f"resumed at {len(before.episodes)} episodes" in output
     after = read_run(paths)
     assert after.total("env_steps") >= 190
     pd.testing.assert_frame_equal(after.episodes.head(len(before.episodes)), before.episodes)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.image import imread
+from scripts import call
 
 from mario_rl.cli import run_script
 
@@ -25,18 +26,22 @@ SMALL = """
 """.split()
 
 
-def run(folder, script, *flags, code=0):
-    """Run a script in a folder; returns its output. Errors must be one line, without traceback."""
+def run(folder, script, *flags, stderr=False):
+    """Run a script in a folder; returns its output. Only with `stderr` may it write there."""
     command = [sys.executable, str(ROOT / script), *map(str, flags)]
     result = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
-    assert result.returncode == code, result.stdout + result.stderr
-    if code:
-        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-        return result.stderr
-    assert result.stderr == ""
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert stderr or result.stderr == ""
     return result.stdout
+
+
+def error_of(folder, script, *flags):
+    """Run a script, which must fail; returns its error, which must be one line."""
+    code, _, errors = call(script, list(map(str, flags)), folder)
+    assert code == 2 and len(errors.strip().splitlines()) == 1, errors
+    return errors
 
 
 def start(folder, *flags):
@@ -94,7 +99,7 @@ def test_train_writes_everything(folder, trained):
 
 def test_existing_run_is_never_overwritten(folder, trained):
     before = (folder / "stats/first/episodes.csv").read_bytes()
-    error = run(folder, TRAIN, "--run-name", "first", *SMALL, code=2)
+    error = error_of(folder, TRAIN, "--run-name", "first", *SMALL)
     assert "--resume" in error and "another --run-name" in error
     assert (folder / "stats/first/episodes.csv").read_bytes() == before
 
@@ -102,7 +107,7 @@ def test_existing_run_is_never_overwritten(folder, trained):
 def test_signal_saves_and_tells_how_to_resume(folder):
     process = start(folder, "--run-name", "stopped", "--num-episodes", 500, *SMALL)
     wait_for_checkpoint(folder, "stopped", 2)
-    second = run(folder, TRAIN, "--run-name", "stopped", "--resume", code=2)
+    second = error_of(folder, TRAIN, "--run-name", "stopped", "--resume")
     assert "is being trained by another process" in second
     process.terminate()
     output, _ = process.communicate(timeout=60)
@@ -117,9 +122,9 @@ def test_signal_saves_and_tells_how_to_resume(folder):
 
 
 def test_resume_keeps_the_settings(folder, trained):
-    error = run(folder, TRAIN, "--run-name", "first", "--resume", "--gamma", 0.5, code=2)
+    error = error_of(folder, TRAIN, "--run-name", "first", "--resume", "--gamma", 0.5)
     assert "--gamma 0.5" in error and "0.9" in error
-    error = run(folder, TRAIN, "--run-name", "none", "--resume", code=2)
+    error = error_of(folder, TRAIN, "--run-name", "none", "--resume")
     assert "first" in error
 
 
@@ -135,7 +140,7 @@ def test_resume_keeps_the_settings(folder, trained):
     ],
 )
 def test_bad_flags_are_one_line(tmp_path, flags, words):
-    error = run(tmp_path, TRAIN, "--run-name", "bad", *flags, code=2)
+    error = error_of(tmp_path, TRAIN, "--run-name", "bad", *flags)
     assert all(word in error for word in words)
     assert not list(tmp_path.glob("*/bad*/*.*"))
 
@@ -171,13 +176,13 @@ def test_continue_prints_a_command_that_works(folder, trained):
 
 
 def test_continue_refuses_what_does_not_fit(folder, trained, tmp_path):
-    error = run(folder, "continue_training.py", "--model-path", "models/first.pth",
-                "--action-set", "right", code=2)  # fmt: skip
+    error = error_of(folder, "continue_training.py", "--model-path", "models/first.pth",
+                "--action-set", "right")  # fmt: skip
     assert "--action-set right" in error and "simple" in error
-    error = run(tmp_path, "continue_training.py", "--iteration", 2, code=2)
+    error = error_of(tmp_path, "continue_training.py", "--iteration", 2)
     assert "progressive_mario_trainer.py" in error
-    error = run(folder, "continue_training.py", "--model-path", "models/first.pth", "--run-name",
-                "first", code=2)  # fmt: skip
+    error = error_of(folder, "continue_training.py", "--model-path", "models/first.pth",
+                     "--run-name", "first")  # fmt: skip
     assert "exists" in error
 
 
@@ -207,12 +212,10 @@ def test_evaluate_records_every_frame_and_plots(folder, trained):
 def test_evaluation_as_json_works_from_the_file_alone(folder, trained, tmp_path):
     model = tmp_path / "elsewhere.pth"
     model.write_bytes((folder / "models" / "first.pth").read_bytes())
-    command = [sys.executable, str(ROOT / "eval_mario.py"), "--model-path", str(model), "--json",
-               "--episodes", "2", "--max-steps", "15", "--seed", "5"]  # fmt: skip
-    reports = []
-    for _ in range(2):
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        reports.append(json.loads(result.stdout))
+    words = ["--model-path", str(model), "--json", "--episodes", "2", "--max-steps", "15",
+             "--seed", "5"]  # fmt: skip
+    reports = [json.loads(run(tmp_path, "eval_mario.py", *words, stderr=True))]
+    reports.append(json.loads(call("eval_mario.py", words, tmp_path)[1]))
     assert reports[0] == reports[1]
     assert reports[0]["evaluation"]["eval_episodes"] == 2
     assert len({episode["noop_frames"] for episode in reports[0]["episodes"]}) > 1
@@ -223,11 +226,11 @@ def test_evaluate_says_what_is_wrong_in_one_line(folder, trained, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     model = "models/first.pth"
-    error = run(folder, "eval_mario.py", "--model-path", model, "--render", code=2)
+    error = error_of(folder, "eval_mario.py", "--model-path", model, "--render")
     assert "display" in error and "--record" in error
     for flags in (["--model-path", "none.pth"], ["--model-path", "stats/first/run.json"],
                   ["--model-path", model, "--epsilon", "2"]):  # fmt: skip
-        run(folder, "eval_mario.py", *flags, code=2)
+        error_of(folder, "eval_mario.py", *flags)
 
 
 @pytest.mark.skipif(

@@ -1,16 +1,14 @@
 """Checkpoints that are written while training goes on."""
 
 import copy
-import subprocess
-import sys
 import tarfile
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from games import Corridor
+from scripts import ROOT, call
 
 from mario_rl.actors import SerialEnvs
 from mario_rl.checkpoint import CheckpointStore
@@ -24,7 +22,6 @@ from mario_rl.recorder import Recorder
 from mario_rl.session import Session
 from mario_rl.trainer import Trainer
 
-ROOT = Path(__file__).parent.parent
 CONFIG = Config().replaced(
     {
         "num_envs": 2,
@@ -135,12 +132,11 @@ def test_a_damaged_model_is_told_and_written_anew(tmp_path):
         archive.extractall(tmp_path)
     paths = RunPaths(tmp_path, "old")
     paths.model.write_bytes(paths.model.read_bytes()[:1000])
-    command = [sys.executable, str(ROOT / "progressive_mario_trainer.py"), "--run-name", "old",
-               "--resume", "--max-steps", "181", "--output-dir", str(tmp_path)]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0
-    assert result.stderr.startswith("warning: ") and result.stderr.count("\n") == 1
-    assert "the next evaluation writes another" in result.stderr
+    words = ["--run-name", "old", "--resume", "--max-steps", "181"]
+    code, _, errors = call("progressive_mario_trainer.py", words, tmp_path)
+    assert code == 0
+    assert errors.startswith("warning: ") and errors.count("\n") == 1
+    assert "the next evaluation writes another" in errors
     assert Model.load(paths.model).evaluation["env_steps"] > 150
 
 

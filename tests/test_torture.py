@@ -20,7 +20,7 @@ def expected(tmp_path_factory):
 @pytest.mark.parametrize(
     "disturbances",
     [[stops.kill, stops.let_the_clock_jump, stops.kill],
-     [stops.fill_disk, stops.make_read_only, stops.kill_worker, stops.interrupt]],
+     [stops.fill_disk, stops.make_read_only, stops.kill_worker]],
     ids=["kills", "others"],
 )  # fmt: skip
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(expected, disturbances, tmp_path):
