@@ -3,6 +3,8 @@
 # make test     install and run the test suite
 # make check    linter, formatter and type checker
 # make bench    measure the speed, against other libraries too:  make bench ONLY=1,5
+# make torture  stop runs in every way, damage every file, fuzz every flag: over an hour
+# make soak     two hours of training, with memory and open files recorded
 # make stacks   the environment's tests on every Python from 3.10 to 3.13 that is installed
 #
 # PYTHON=python3.12 make ... chooses the interpreter.
@@ -19,7 +21,7 @@ find_python = $(firstword $(foreach v,$(1),$(shell for p in python$(v) $$HOME/.p
 	"$$p" -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$(v)')" 2>/dev/null && echo "$$p" && break; done)))
 OTHER_PYTHON ?= $(call find_python,$(OTHERS))
 
-.PHONY: demo train named test check bench stacks preflight
+.PHONY: demo train named test check bench torture soak stacks preflight
 
 preflight:
 	@test -n "$(VERSION)" || { echo "error: '$(PYTHON)' does not run: name a Python 3.10 to 3.13, as in PYTHON=python3.12 make ..." >&2; exit 2; }
@@ -85,6 +87,12 @@ $(VENV)-peers/.ready-$(VERSION): benchmarks/requirements-peers.txt requirements.
 
 bench: $(VENV)/.ready-$(VERSION) $(VENV)-peers/.ready-$(VERSION)
 	MARIO_RL_PEERS_PYTHON=$(CURDIR)/$(VENV)-peers/bin/python $(BIN)/python -m benchmarks $(ONLY)
+
+torture: $(VENV)/.ready-for-tests-$(VERSION)
+	PYTHONPATH=.:tests $(BIN)/python -m torture $(ARGS)
+
+soak: $(VENV)/.ready-for-tests-$(VERSION)
+	PYTHONPATH=.:tests $(BIN)/python -m torture.soak $(ARGS)
 
 STACKS := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call find_python,$(v)),$(v)))
 stacks: $(STACKS:%=.venv-emulator-%/.ready)
