@@ -1,5 +1,6 @@
 """What a training run shows while it lasts: a live panel on a terminal, plain lines elsewhere."""
 
+import math
 import os
 import sys
 import time
@@ -86,7 +87,7 @@ class Progress:
     def _time_left(self, status: Status, now: float) -> str:
         assert self._first is not None
         done = status.budget_spent - self._first.budget_spent
-        if done <= 0:
+        if not 0 < done < math.inf:  # nothing yet, or hours so few that they overflow
             return "-"
         seconds = (now - self._started) * max(0.0, 1 - status.budget_spent) / done
         minutes = round(seconds / 60)

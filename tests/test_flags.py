@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from scripts import ROOT, call
 from torture.victims import FLAGS, Run
@@ -16,6 +16,7 @@ from torture.victims import FLAGS, Run
 from mario_rl.config import flag_of
 from mario_rl.config import settings as config_settings
 
+SHORT = "MARIO_RL_FUZZ_EXAMPLES" not in os.environ  # always the same command lines
 EXAMPLES = int(os.environ.get("MARIO_RL_FUZZ_EXAMPLES", "8"))
 
 ODD = ["", "-", "--", "-1", "0", "1", "2", "1e999", "-1e999", "nan", "inf", "1e-320", "1_0", "0x10",
@@ -66,13 +67,18 @@ fuzz = settings(
     max_examples=EXAMPLES,
     deadline=None,
     database=None,
+    derandomize=SHORT,
     suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate],  # command lines are short as they are, and some take seconds
+    phases=[
+        Phase.explicit,
+        Phase.generate,
+    ],  # command lines are short as they are, and some take seconds
 )
 
 
 @fuzz
 @given(words=pairs({*CONFIG_FLAGS, "--run-name", "--output-dir"}, ["--resume", "--deterministic"]))
+@example(words=["--max-hours", "1e-320"])
 def test_train(words, tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     budget = ["--num-episodes", "1", "--max-steps", "64", "--run-name", "fuzz"]

@@ -168,8 +168,18 @@ def test_continue_prints_a_command_that_works(folder, trained):
     assert "evaluation at 0 steps" in result.stdout
     lineage = json.loads((folder / "stats/second/run.json").read_text())["lineage"]
     assert lineage["iteration"] == 2 and len(lineage["parents"]) == 1
-    output = run(folder, "continue_training.py", "--model-path", "models/second.pth",
-                 "--reset-optimizer", "--num-episodes", 2, "--start")  # fmt: skip
+    _, output, _ = call(
+        "continue_training.py",
+        [
+            "--model-path",
+            "models/second.pth",
+            "--reset-optimizer",
+            "--num-episodes",
+            "2",
+            "--start",
+        ],
+        folder,
+    )
     assert "optimizer reset" in output and "best model: models/second-iter3.pth" in output
     description = json.loads((folder / "stats/second-iter3/run.json").read_text())
     assert [parent["iteration"] for parent in description["lineage"]["parents"]] == [1, 2]

@@ -109,9 +109,9 @@ def play_real_game(tmp_path, learner_type, envs_type):
         closing(Recorder(paths, {}, 0)) as recorder,
     ):
         trainer = Trainer(config, learner, envs, recorder)
-        while trainer.env_steps < 200:
+        while trainer.env_steps < 140:
             trainer.step()
-        assert trainer.updates > 5 and trainer.episodes > 2
+        assert trainer.updates > 3 and trainer.episodes > 1
         return weights_of(trainer), trainer.replay.state_dict()
 
 
