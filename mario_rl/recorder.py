@@ -1,5 +1,6 @@
 """Writes a run's records: CSV files, and TensorBoard event files where tensorboard is installed."""
 
+from collections import defaultdict
 from dataclasses import asdict
 from typing import Any
 
@@ -26,15 +27,11 @@ class Recorder:
         self._folder = paths.stats
         # Before the files are cut, so that at any instant they hold what is vouched for.
         write_checksums(self._folder, contents)
-
-        self._episodes = RecordLog(
-            paths.episodes_csv, EpisodeRecord, contents.get(paths.episodes_csv.name, b"")
-        )
-        self._updates = RecordLog(
-            paths.updates_csv, UpdateRecord, contents.get(paths.updates_csv.name, b"")
-        )
+        kept = defaultdict(bytes, contents)
+        self._episodes = RecordLog(paths.episodes_csv, EpisodeRecord, kept[paths.episodes_csv.name])
+        self._updates = RecordLog(paths.updates_csv, UpdateRecord, kept[paths.updates_csv.name])
         self._evaluations = RecordLog(
-            paths.evaluations_csv, EvaluationRecord, contents.get(paths.evaluations_csv.name, b"")
+            paths.evaluations_csv, EvaluationRecord, kept[paths.evaluations_csv.name]
         )
         self._tensorboard: Any = None
         try:

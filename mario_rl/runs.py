@@ -103,8 +103,8 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
     if config.run.deterministic:
         make_deterministic()
     print(limit_memory(device, config.run.gpu_memory_fraction))
-    dtype = str(trunk_dtype(config.run.precision, device)).removeprefix("torch.")
-    print(f"precision: convolutions in {dtype}, the rest in float32")
+    dtype = trunk_dtype(config.run.precision, device)
+    print(f"precision: convolutions in {str(dtype).removeprefix('torch.')}, the rest in float32")
     frames_place, line = _place_replay(config, device, "free some to go on with this run")
     print(line)
     _describe(paths, config, lineage)
@@ -121,7 +121,7 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
         closing(Recorder(paths, contents, env_steps)) as recorder,
     ):
         try:
-            learner = _new_learner(config, device)
+            learner = _new_learner(config, device, dtype)
             learner.load_state_dict(state["learner"])
             trainer = Trainer(config, learner, envs, recorder, frames_place)
             if progress:
@@ -156,9 +156,10 @@ def _forget_lost_model(paths: RunPaths, progress: dict[str, Any]) -> None:
         progress["counters"]["best_evaluation"] = None
 
 
-def _new_learner(config: Config, device: torch.device) -> Learner:
+def _new_learner(
+    config: Config, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Learner:
     num_actions = len(action_names(config.env.action_set))
-    dtype = trunk_dtype(config.run.precision, device)
     return Learner(config.learner, num_actions, device, config.run.seed, dtype)
 
 

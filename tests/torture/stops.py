@@ -35,8 +35,7 @@ def kill(run: Run, rng: random.Random) -> list[str]:
         time.sleep(rng.choice([0, 0, 0.002, 0.02, 0.1]))
     if process.poll() is not None:
         return []
-    process.kill()
-    process.wait()
+    _kill(process)
     labels = ["SIGKILL"]
     if run.half_written(process.pid):
         labels.append("SIGKILL while a file was written")
@@ -96,8 +95,7 @@ def make_read_only(run: Run, rng: random.Random) -> list[str]:
     process = run.start(_obey_permissions)
     _wait(process, rng.uniform(0.1, 2) * STARTUP_S)
     if not folder.is_dir():
-        process.kill()
-        process.wait()
+        _kill(process)
         return []
     folder.chmod(0o555)
     try:
@@ -123,8 +121,7 @@ def let_the_clock_jump(run: Run, rng: random.Random) -> list[str]:
     _wait(process, rng.uniform(0, STARTUP_S))
     if process.poll() is not None:
         return []
-    process.kill()
-    process.wait()
+    _kill(process)
     return ["jumping clock"]
 
 
@@ -143,6 +140,11 @@ def torment(run: Run, stops: Iterator[Stop], rng: random.Random) -> Counter[str]
     if not run.is_finished():
         run.finish()
     return counts
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
 
 
 def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:

@@ -88,7 +88,8 @@ class Run:
         progress = checkpoint.state["progress"]
         frames = np.concatenate([block for _, block in checkpoint.frames])
         rows = progress["replay"]["rows_written"] - checkpoint.frames[0][0]
-        kept = 400 // 2  # rows of the replay
+        config = checkpoint.state["config"]
+        kept = config["replay"]["replay_capacity"] // config["exploration"]["num_envs"]
         del progress["hours"], progress["records"]
         without_clock(progress["counters"]["best_evaluation"])
         model = Model.load(self.paths.model)
