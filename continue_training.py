@@ -6,7 +6,14 @@ given here.
 
 from pathlib import Path
 
-from mario_rl.cli import Parser, add_config_flags, given_settings, number, run_script
+from mario_rl.cli import (
+    Parser,
+    add_config_flags,
+    ending_at_ctrl_c,
+    given_settings,
+    number,
+    run_script,
+)
 
 
 def main() -> None:
@@ -26,24 +33,25 @@ def main() -> None:
     add_config_flags(parser, show_defaults=False)
     args = parser.parse_args()
 
-    from mario_rl.continuation import create_iteration, find_best_model
-    from mario_rl.runs import train
-    from mario_rl.session import resume_command
+    with ending_at_ctrl_c():
+        from mario_rl.continuation import create_iteration, find_best_model
+        from mario_rl.runs import train
+        from mario_rl.session import resume_command
 
-    model_path = args.model_path or find_best_model(args.output_dir, args.iteration, print)
-    paths = create_iteration(
-        model_path,
-        args.output_dir,
-        run_name=args.run_name,
-        iteration=args.iteration,
-        changes=given_settings(args),
-        reset_optimizer=args.reset_optimizer,
-        say=print,
-    )
-    if args.start:
-        train(paths, {}, resume=True)
-    else:
-        print(f"train it with:\n{resume_command(paths)}")
+        model_path = args.model_path or find_best_model(args.output_dir, args.iteration, print)
+        paths = create_iteration(
+            model_path,
+            args.output_dir,
+            run_name=args.run_name,
+            iteration=args.iteration,
+            changes=given_settings(args),
+            reset_optimizer=args.reset_optimizer,
+            say=print,
+        )
+        if args.start:
+            train(paths, {}, resume=True)
+        else:
+            print(f"train it with:\n{resume_command(paths)}")
 
 
 if __name__ == "__main__":

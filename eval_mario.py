@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from mario_rl.cli import Parser, number, run_script
+from mario_rl.cli import Parser, ending_at_ctrl_c, number, run_script
 from mario_rl.config import FULL_GAME, STAGES
 
 # The protocol by which models are judged, and one undisturbed game for the eye.
@@ -37,7 +37,8 @@ def main() -> None:
     add("--output-dir", type=Path, default=Path("."), help="where videos/ lies (default: here)")
     args = vars(parser.parse_args())
 
-    from mario_rl.playback import Request, evaluate_model
+    with ending_at_ctrl_c():
+        from mario_rl.playback import Request, evaluate_model
 
     as_json = args.pop("json")
     defaults = WATCH if args["render"] or args["record"] else MEASURE

@@ -1,6 +1,6 @@
 """Train an agent on Super Mario Bros., or resume a run."""
 
-from mario_rl.cli import Parser, add_config_flags, given_settings, run_script
+from mario_rl.cli import Parser, add_config_flags, ending_at_ctrl_c, given_settings, run_script
 
 
 def main() -> None:
@@ -16,10 +16,11 @@ def main() -> None:
     args = parser.parse_args()
 
     # Imported late: workers import this file too, and --help should not wait for torch.
-    from mario_rl.files import RunPaths
-    from mario_rl.runs import train
+    with ending_at_ctrl_c():
+        from mario_rl.files import RunPaths
+        from mario_rl.runs import train
 
-    train(RunPaths(args.output_dir, args.run_name), given_settings(args), args.resume)
+        train(RunPaths(args.output_dir, args.run_name), given_settings(args), args.resume)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from mario_rl.machine import available_cores
 RESET = -1  # begin an episode
 NOOP = -2  # let as many frames pass as the argument says; only between a RESET and the first action
 IDLE = -3  # do nothing
+RETRY = -4  # begin an episode at the last save point
 
 # Where the cores are few, the trainer goes first: it holds up the games when it is late, while a
 # game that is late is waited for by nobody but the next step.
@@ -52,6 +53,7 @@ RECORD_DTYPE = np.dtype(
         ("coins", np.int32),
         ("time_left", np.int32),
         ("outcome", np.int32),
+        ("saved", np.bool_),
     ]
 )
 
@@ -61,6 +63,7 @@ class Position(NamedTuple):
 
     noop_frames: int
     actions: list[int]
+    saved: int = 0  # how many of the actions lie before the last save point; 0: there is none
 
 
 class Game(Protocol):
@@ -72,6 +75,8 @@ class Game(Protocol):
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]: ...
 
+    def retry(self) -> tuple[np.ndarray, dict[str, Any]]: ...
+
     def close(self) -> None: ...
 
 
@@ -82,8 +87,8 @@ class Envs(Protocol):
     positions: list[Position]  # where the games stand; a reset begins a new list of actions
 
     def step_async(self, commands: np.ndarray, arguments: np.ndarray) -> None:
-        """Begin a step: for each game an action or one of RESET, NOOP and IDLE, int [N], and the
-        command's argument."""
+        """Begin a step: for each game an action or one of RESET, NOOP, IDLE and RETRY, int [N],
+        and the command's argument."""
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
         """Finish it: frames, uint8 [N, 84, 84], and records, RECORD_DTYPE [N], both copies."""
@@ -100,8 +105,13 @@ def _execute(
     """Carry out a command; the results go into views of the shared arrays."""
     if command == IDLE:
         return
-    if command in (RESET, NOOP):
-        frame[:], info = game.reset() if command == RESET else game.noop(int(argument))
+    if command < 0:
+        if command == RESET:
+            frame[:], info = game.reset()
+        elif command == RETRY:
+            frame[:], info = game.retry()
+        else:
+            frame[:], info = game.noop(int(argument))
         reward, terminated, truncated = 0.0, False, False
     else:
         frame[:], reward, terminated, truncated, info = game.step(command)
@@ -116,7 +126,9 @@ def _replay(game: Game, position: Position, frame: np.ndarray) -> None:
         frame[:] = game.step(action)[0]
 
 
-def _advance(positions: list[Position], commands: np.ndarray, arguments: np.ndarray) -> None:
+def _advance(
+    positions: list[Position], commands: np.ndarray, arguments: np.ndarray, records: np.ndarray
+) -> None:
     """Note what a step did."""
     for i, command in enumerate(commands.tolist()):
         if command == RESET:
@@ -124,8 +136,13 @@ def _advance(positions: list[Position], commands: np.ndarray, arguments: np.ndar
         elif command == NOOP:
             before = positions[i]
             positions[i] = Position(before.noop_frames + int(arguments[i]), before.actions)
+        elif command == RETRY:
+            noop_frames, actions, saved = positions[i]
+            positions[i] = Position(noop_frames, actions[:saved], saved)
         elif command != IDLE:
             positions[i].actions.append(command)
+            if records[i]["saved"]:
+                positions[i] = positions[i]._replace(saved=len(positions[i].actions))
 
 
 class SerialEnvs:
@@ -141,7 +158,7 @@ class SerialEnvs:
     def step_async(self, commands: np.ndarray, arguments: np.ndarray) -> None:
         for i, game in enumerate(self._games):
             _execute(game, commands[i], arguments[i], self._frames[i], self._records[i : i + 1])
-        _advance(self.positions, commands, arguments)
+        _advance(self.positions, commands, arguments, self._records)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
         return self._frames.copy(), self._records.copy()
@@ -181,7 +198,9 @@ class _Shared:
 class _Worker:
     """A process that plays a part of the games."""
 
-    def __init__(self, context: Any, shared: _Shared, config: EnvConfig, part: slice) -> None:
+    def __init__(
+        self, context: Any, shared: _Shared, config: EnvConfig, num_retrying: int, part: slice
+    ) -> None:
         self.part = part
         # Ctrl-C and a SIGTERM to the whole process group are the trainer's to handle, also while
         # a worker starts: it inherits the mask.
@@ -189,7 +208,7 @@ class _Worker:
         try:
             self._connection, theirs = context.Pipe()
             self.process = context.Process(
-                target=_work, args=(theirs, shared, part, config), daemon=True
+                target=_work, args=(theirs, shared, part, config, num_retrying), daemon=True
             )
             self.process.start()
             theirs.close()
@@ -226,10 +245,15 @@ class WorkerEnvs:
     """Games spread over worker processes, some for each core."""
 
     def __init__(
-        self, config: EnvConfig, num_envs: int, report: Callable[[str], None] = print
+        self,
+        config: EnvConfig,
+        num_envs: int,
+        report: Callable[[str], None] = print,
+        num_retrying: int = 0,
     ) -> None:
         """
         Args:
+            num_retrying: how many of the games, the first, make save points.
             report: is told in one line when a worker had to be replaced.
         """
         # Spawned, not forked: a fork would copy the threads' locks of torch, and the pipes of the
@@ -240,7 +264,7 @@ class WorkerEnvs:
         self._report = report
         shared = _Shared(context, num_envs)
         self._frames, self._records, self._commands, self._arguments = shared.arrays()
-        self._start = functools.partial(_Worker, context, shared, config)
+        self._start = functools.partial(_Worker, context, shared, config, num_retrying)
         num_workers = min(num_envs, _WORKERS_PER_CORE * available_cores())
         parts = np.array_split(np.arange(num_envs), num_workers)
         self._workers = [self._start(slice(int(p[0]), int(p[-1]) + 1)) for p in parts]
@@ -263,7 +287,7 @@ class WorkerEnvs:
                 replacement = self._replace(i, death, self.positions[worker.part])
                 replacement.begin(None)
                 replacement.finish()
-        _advance(self.positions, self._commands, self._arguments)
+        _advance(self.positions, self._commands, self._arguments, self._records)
         return self._frames.copy(), self._records.copy()
 
     def restore(self, positions: Sequence[Position]) -> np.ndarray:
@@ -298,12 +322,16 @@ class WorkerDied(RuntimeError):
     """A worker process is gone: killed, or out of memory."""
 
 
-def _work(connection: Connection, shared: _Shared, part: slice, config: EnvConfig) -> None:
+def _work(
+    connection: Connection, shared: _Shared, part: slice, config: EnvConfig, num_retrying: int
+) -> None:
     """The worker process: plays its part of the games until the trainer closes the pipe."""
     os.nice(_NICENESS)
     frames, records, commands, arguments = (array[part] for array in shared.arrays())
     try:
-        games = [MarioEnv(config) for _ in range(len(frames))]
+        games = [
+            MarioEnv(config, save_points=i < num_retrying) for i in range(part.start, part.stop)
+        ]
         while True:
             positions = connection.recv()
             for i, game in enumerate(games):

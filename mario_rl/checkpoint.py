@@ -161,6 +161,15 @@ def _migrate(state: dict[str, Any]) -> None:
         progress.setdefault("learning", np.zeros(0, dtype=np.int64))
         progress.setdefault("learning_since", 0)
         progress.setdefault("noops_left", np.zeros(len(progress["actions"]), dtype=np.int64))
+    if state["schema"] <= 2 and (progress := state["progress"]):
+        # From before there were save points and held actions.
+        zeros = np.zeros(len(progress["actions"]), dtype=np.int64)
+        rng = progress.pop("explore_rng")
+        progress["exploration"] = {"rng": rng, "actions": zeros, "steps_left": zeros}
+        progress["saved"] = zeros.tolist()
+        progress["retries_left"] = zeros
+        progress["episode_steps"] = zeros + [len(actions) for actions in progress["actions"]]
+        progress["start_x"] = zeros + 40
 
 
 def _write_npy(file: BinaryIO, blocks: list[np.ndarray]) -> None:

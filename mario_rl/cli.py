@@ -1,8 +1,10 @@
 """What the scripts share: flags made from the configuration, and errors as one line."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, NoReturn
 
@@ -64,6 +66,20 @@ def number(kind: type[int] | type[float], interval: str) -> Callable[[str], floa
 def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of Config that the command line named, by their flat names."""
     return {name: value for name, value in vars(args).items() if name in Config().flat()}
+
+
+@contextmanager
+def ending_at_ctrl_c() -> Iterator[None]:
+    """While inside, unless somebody handles it, Ctrl-C ends the process at once.
+
+    A KeyboardInterrupt in the native code of PyTorch, most of all while that is imported, would
+    abort it with a stack trace.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:

@@ -27,12 +27,20 @@ def setting(
     unit: str = "",
     interval: str = "",
     choices: tuple[str, ...] = (),
+    before: Any = None,
 ) -> Any:
     """A dataclass field with what its flag needs: help, unit and the allowed values.
 
-    `interval` is written as in mathematics, such as "(0, 1]" or "[1, inf)".
+    `interval` is written as in mathematics, such as "(0, 1]" or "[1, inf)". `before`, if not the
+    default, is the value that stands for what runs did before there was this setting.
     """
-    metadata = {"help": help, "unit": unit, "interval": interval, "choices": choices}
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "interval": interval,
+        "choices": choices,
+        "before": default if before is None else before,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -74,6 +82,23 @@ class ExplorationConfig:
         "epsilon falls linearly from --eps-start to --eps-end over this long",
         unit="env steps",
         interval="[1, inf)",
+    )
+    eps_ladder: float = setting(
+        0.0,
+        "game i explores with epsilon ** (1 + this * i / (--num-envs - 1)); 0: all alike",
+        interval="[0, 100]",
+    )
+    hold_actions: bool = setting(
+        True,
+        "random actions are held for a random number of env steps, mostly few, some many",
+        before=False,
+    )
+    retry_share: float = setting(
+        0.5,
+        "share of the games that go on from their last save point after a death, not from the "
+        "start; save points are where Mario stands on the ground every 160 pixels",
+        interval="[0, 1]",
+        before=0.0,
     )
 
 
@@ -128,6 +153,11 @@ class LearnerConfig:
     )
     target_period: int = setting(
         2_000, "the target network is renewed this often", unit="env steps", interval="[1, inf)"
+    )
+    network_width: float = setting(
+        1.0,
+        "channels and units of the network, as a multiple of those of Mnih et al. 2015",
+        interval="(0, 4]",
     )
     max_grad_norm: float = setting(10.0, "gradients are clipped to this norm", interval="(0, inf)")
 
@@ -230,7 +260,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
-        """The inverse of `to_dict`. A missing setting takes its default.
+        """The inverse of `to_dict`. A missing setting is one that there was not yet.
 
         Raises:
             UserError: for a setting that this version does not know, or a bad value.
@@ -241,10 +271,10 @@ class Config:
         for part in fields(cls):
             group_type = part.default_factory
             given = values.get(part.name, {})
-            known = {item.name for item in fields(group_type)}  # type: ignore[arg-type]
-            if not isinstance(given, dict) or not known.issuperset(given):
+            before = {item.name: item.metadata["before"] for item in fields(group_type)}  # type: ignore[arg-type]
+            if not isinstance(given, dict) or not before.keys() >= given.keys():
                 raise UserError(f"config: unknown settings in {part.name!r}: {given!r:.200}")
-            parts[part.name] = group_type(**given)  # type: ignore[operator,misc]
+            parts[part.name] = group_type(**{**before, **given})  # type: ignore[operator,misc]
         if unknown := set(values) - set(parts):
             raise UserError(f"config: unknown groups {sorted(map(str, unknown))}")
         return cls(**parts)

@@ -51,6 +51,9 @@ STEP_REWARD = -0.05
 DEATH_REWARD = -2.5
 CLEAR_REWARD = 5.0
 
+SAVE_PERIOD_PX = 160  # ten blocks: hardly ever more than one obstacle
+_FLOAT_STATE = 0x1D  # 0 while Mario stands or walks
+
 RUNNING, CLEAR, DEATH, TIME_UP, STALL = range(5)
 OUTCOMES = ("running", "clear", "death", "time_up", "stall")
 
@@ -128,10 +131,14 @@ class MarioEnv:
     """
 
     def __init__(
-        self, config: EnvConfig, on_frame: Callable[[np.ndarray], None] | None = None
+        self,
+        config: EnvConfig,
+        on_frame: Callable[[np.ndarray], None] | None = None,
+        save_points: bool = False,
     ) -> None:
         """
         Args:
+            save_points: keep the state of the game now and then, for `retry` to go back to.
             on_frame: called with every emulated frame, uint8 [240, 256, 3] RGB, a view that the
                 next frame overwrites.
         """
@@ -140,6 +147,8 @@ class MarioEnv:
         self._emulator = _Emulator(target=target)
         self._stall_steps = config.stall_steps
         self._single_stage = target is not None
+        self._save_points = save_points
+        self._saved: tuple[tuple[int, int], int, int] | None = None  # stage, lives, x
         actions = _ACTION_SETS[config.action_set]
         self._action_bytes = [sum(_BUTTONS[name] for name in names) for names in actions]
         self._screen = self._emulator.screen
@@ -154,13 +163,43 @@ class MarioEnv:
             frame: uint8 [84, 84].
             info: see `step`.
         """
-        self._emulator.reset()
         game = self._emulator
+        if self._saved is not None:
+            # The emulator keeps one state, and this is no longer that of the start. Without memory
+            # of what was, the start is bit for bit what it was the first time.
+            self._saved = None
+            game._has_backup = False
+            game.ram[:] = np.zeros(len(game.ram), dtype=np.uint8)
+            game.reset()
+            game._skip_start_screen()
+            game._backup()
+        game.reset()
         self._stage = int(game._world), int(game._stage)
         self._lives = int(game._life)
+        self._next_save_x = int(game._x_position) + SAVE_PERIOD_PX
+        self._begin_episode()
+        return self.noop(noop_frames)
+
+    def retry(self) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode at the last save point.
+
+        Save points are where Mario first stands on the ground every 160 pixels, and at the
+        beginning of each stage but the first. `reset` forgets them.
+
+        Returns:
+            As `reset`.
+        """
+        assert self._saved is not None
+        self._emulator.reset()
+        self._stage, self._lives, x = self._saved
+        self._next_save_x = x + SAVE_PERIOD_PX
+        self._begin_episode()
+        return self.noop(0)
+
+    def _begin_episode(self) -> None:
         self._stages_cleared = 0
         self._steps_without_progress = 0
-        return self.noop(noop_frames)
+        self._saved_now = False
 
     def noop(self, frames: int) -> tuple[np.ndarray, dict[str, Any]]:
         """Let emulated frames pass between the reset and the first decision.
@@ -186,7 +225,8 @@ class MarioEnv:
             terminated: Mario died, or the single stage (or the whole game) is cleared.
             truncated: cut off for want of progress; not the end as far as returns go.
             info: x, y and max_x in pixels, world, stage, stages_cleared, game_score, coins,
-                time_left (the game's clock) and outcome, an index into OUTCOMES.
+                time_left (the game's clock), outcome, an index into OUTCOMES, and saved, whether
+                `retry` leads here now.
         """
         button_byte = self._action_bytes[action]
         previous: np.ndarray | None = None
@@ -201,6 +241,7 @@ class MarioEnv:
             grey = np.maximum(grey, previous)
 
         reward, outcome = self._judge()
+        self._saved_now = self._save_points and outcome == RUNNING and self._save()
         terminated = outcome in (CLEAR, DEATH, TIME_UP)
         truncated = outcome == STALL
         return _shrink(grey), reward, terminated, truncated, self._info(outcome)
@@ -227,6 +268,7 @@ class MarioEnv:
             if not self._single_stage and not won:
                 self._stage = stage
                 self._max_x = self._x
+                self._next_save_x = self._x
                 self._steps_without_progress = 0
                 return reward, RUNNING
             return reward, CLEAR
@@ -247,6 +289,16 @@ class MarioEnv:
         stalled = self._steps_without_progress >= self._stall_steps
         return reward, STALL if stalled else RUNNING
 
+    def _save(self) -> bool:
+        """Make a save point if one is due. Returns whether there is a new one."""
+        on_ground = self._emulator.ram[_FLOAT_STATE] == 0
+        if self._x < self._next_save_x or not on_ground:
+            return False
+        self._emulator._backup()
+        self._saved = self._stage, self._lives, self._x
+        self._next_save_x = self._x + SAVE_PERIOD_PX
+        return True
+
     def _look(self) -> None:
         """Note where Mario is and what the clock says."""
         game = self._emulator
@@ -266,6 +318,7 @@ class MarioEnv:
             "coins": game._coins,
             "time_left": self._time_left,
             "outcome": outcome,
+            "saved": self._saved_now,
         }
 
     def screen(self) -> np.ndarray:

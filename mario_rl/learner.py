@@ -63,7 +63,7 @@ class Learner:
         torch.manual_seed(seed)
         self.device = device
         self._max_grad_norm = config.max_grad_norm
-        self.online_net = DuelingNetwork(num_actions, trunk_dtype).to(device)
+        self.online_net = DuelingNetwork(num_actions, trunk_dtype, config.network_width).to(device)
         self.target_net = copy.deepcopy(self.online_net).requires_grad_(False)
         self.acting_net = copy.deepcopy(self.target_net)
         self._optimizer = torch.optim.Adam(

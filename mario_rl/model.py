@@ -69,6 +69,8 @@ class Model:
 
     def network(self) -> DuelingNetwork:
         """The policy's network, on the CPU."""
-        network = DuelingNetwork(len(action_names(self.config.env.action_set)))
+        network = DuelingNetwork(
+            len(action_names(self.config.env.action_set)), width=self.config.learner.network_width
+        )
         network.load_state_dict(self.weights)
         return network

@@ -14,25 +14,29 @@ _FIRST_STRIDE = 4
 class DuelingNetwork(nn.Module):
     """Q(s, a) = V(s) + A(s, a) - mean over a' of A(s, a') (Wang et al. 2016, equation 9)."""
 
-    def __init__(self, num_actions: int, trunk_dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, num_actions: int, trunk_dtype: torch.dtype = torch.float32, width: float = 1.0
+    ) -> None:
         """
         Args:
+            width: multiplies the numbers of channels and units.
             trunk_dtype: precision of the convolutions. Weights and heads stay float32: in bfloat16
                 a Q of 50 would resolve to 0.25, coarser than the advantages.
         """
         super().__init__()
         self._trunk_dtype = trunk_dtype
+        first, second, hidden = (max(1, round(width * number)) for number in (32, 64, 512))
         self.trunk = nn.Sequential(
-            nn.Conv2d(STACK, 32, kernel_size=8, stride=_FIRST_STRIDE),
+            nn.Conv2d(STACK, first, kernel_size=8, stride=_FIRST_STRIDE),
             nn.ReLU(inplace=True),
-            nn.Conv2d(32, 64, kernel_size=4, stride=2),
+            nn.Conv2d(first, second, kernel_size=4, stride=2),
             nn.ReLU(inplace=True),
-            nn.Conv2d(64, 64, kernel_size=3, stride=1),
+            nn.Conv2d(second, second, kernel_size=3, stride=1),
             nn.ReLU(inplace=True),
             nn.Flatten(),
         )
-        self.value = _head(1)
-        self.advantage = _head(num_actions)
+        self.value = _head(second * 7 * 7, hidden, 1)
+        self.advantage = _head(second * 7 * 7, hidden, num_actions)
         # Channels last is faster on CPUs, and what tensor cores want.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -75,5 +79,7 @@ def to_tensor(obs: np.ndarray | torch.Tensor, device: torch.device) -> torch.Ten
     return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
 
 
-def _head(outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(64 * 7 * 7, 512), nn.ReLU(inplace=True), nn.Linear(512, outputs))
+def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
+    )

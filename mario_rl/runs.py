@@ -117,7 +117,14 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
     with (
         stop_signals() as stop_requested,
         closing(Progress(paths.run_name)) as display,
-        closing(WorkerEnvs(config.env, config.exploration.num_envs, display.line)) as envs,
+        closing(
+            WorkerEnvs(
+                config.env,
+                config.exploration.num_envs,
+                display.line,
+                round(config.exploration.retry_share * config.exploration.num_envs),
+            )
+        ) as envs,
         closing(Recorder(paths, contents, env_steps)) as recorder,
     ):
         try:

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -39,6 +39,7 @@ class EpisodeRecord:
     coins: int
     time_left: int  # the game's clock
     outcome: str  # clear, death, time_up, stall
+    start_x: int = 40  # where it began: there, but after a save point
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class RecordLog(Generic[Record]):
         """
         names = [item.name for item in fields(record_type)]
         header = (",".join(names) + "\n").encode()
-        existing = path.read_bytes() if path.exists() else b""
+        existing = _with_new_columns(path.read_bytes(), record_type) if path.exists() else b""
+        content = _with_new_columns(content, record_type)
         first_line = (content or existing).partition(b"\n")[0]
         if (content or b"\n" in existing) and first_line != header.rstrip():
             raise UserError(f"{path} has other columns than this version writes; move it away")
@@ -172,7 +174,7 @@ def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
         content = b""
     if len(content) < size or zlib.crc32(content[:size]) != crc32:
         raise DamagedFile(f"{path} is damaged: its checksum is wrong; resuming the run restores it")
-    content = content[: content.rfind(b"\n") + 1]
+    content = _with_new_columns(content[: content.rfind(b"\n") + 1], record_type)
     if not content:
         content = (",".join(names) + "\n").encode()
     try:
@@ -183,6 +185,20 @@ def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
     except (ValueError, OverflowError, csv.Error) as error:
         raise DamagedFile(f"{path} is damaged: {str(error).splitlines()[0]}") from None
     return frame[names]
+
+
+def _with_new_columns(content: bytes, record_type: type[Record]) -> bytes:
+    """A file's content, with the default of each column that there was not yet when it was
+    begun."""
+    header, newline, rows = content.partition(b"\n")
+    missing = fields(record_type)[len(header.split(b",")) :]
+    names = [item.name for item in fields(record_type)]
+    known = ",".join(names[: len(names) - len(missing)]).encode()
+    if not newline or header != known or any(item.default is MISSING for item in missing):
+        return content
+    names_added = "".join(f",{item.name}" for item in missing).encode()
+    values_added = "".join(f",{item.default}" for item in missing).encode()
+    return known + names_added + b"\n" + rows.replace(b"\n", values_added + b"\n")
 
 
 def _vouched(path: Path) -> tuple[int, int]:

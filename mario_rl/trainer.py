@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mario_rl.actors import NOOP, RESET, Envs, Position
+from mario_rl.actors import NOOP, RESET, RETRY, Envs, Position
 from mario_rl.config import Config
 from mario_rl.device import gpu_memory
-from mario_rl.env import FRAME_SKIP, OUTCOMES
+from mario_rl.env import CLEAR, FRAME_SKIP, OUTCOMES
 from mario_rl.errors import UserError
 from mario_rl.evaluation import MAX_NOOP_FRAMES, play_episodes, rank, summarize
+from mario_rl.exploration import Exploration
 from mario_rl.learner import Learner
 from mario_rl.machine import resident_memory_bytes
 from mario_rl.recorder import Recorder
@@ -33,10 +34,15 @@ from mario_rl.schedules import linear
 from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord
 
 UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
+# A save point may be one from which nobody survives, or the clock may run out soon.
+MAX_RETRIES = 16
 
 _COUNTERS = (
     "env_steps", "updates", "episodes", "furthest", "best_evaluation", "evaluated_at",
     "checkpointed_episodes",
+)  # fmt: skip
+_OF_GAMES = (
+    "needs_reset", "noops_left", "retries_left", "episode_returns", "episode_steps", "start_x",
 )  # fmt: skip
 
 
@@ -63,7 +69,8 @@ class Trainer:
         self.replay = PrioritizedReplay(config.replay, num_envs, frames_device)
         self._n_step = NStepAccumulator(config.learner.n_step, config.learner.gamma, num_envs)
         seeds = np.random.SeedSequence(config.run.seed).spawn(2)
-        self._explore_rng, self._sample_rng = map(np.random.default_rng, seeds)
+        self._exploration = Exploration(config.exploration, seeds[0])
+        self._sample_rng = np.random.default_rng(seeds[1])
 
         self.env_steps = 0
         self.updates = 0
@@ -79,8 +86,11 @@ class Trainer:
         # `_noops_left` emulated frames pass before the first decision.
         self._needs_reset = np.ones(num_envs, dtype=np.bool_)
         self._noops_left = np.zeros(num_envs, dtype=np.int64)
+        self._retries_left = np.zeros(num_envs, dtype=np.int64)  # from the last save point
         self._slots = np.zeros(num_envs, dtype=np.int64)  # of the current frames in the replay
         self._episode_returns = np.zeros(num_envs)
+        self._episode_steps = np.zeros(num_envs, dtype=np.int64)
+        self._start_x = np.zeros(num_envs, dtype=np.int64)
         # The update whose result is due: its slots, and the rows written when they were drawn.
         self._learning = np.zeros(0, dtype=np.int64)
         self._learning_since = 0
@@ -97,10 +107,7 @@ class Trainer:
 
     @property
     def epsilon(self) -> float:
-        exploration = self.config.exploration
-        return linear(
-            exploration.eps_start, exploration.eps_end, exploration.eps_decay, self.env_steps
-        )
+        return self._exploration.epsilon(self.env_steps)
 
     @property
     def importance_exponent(self) -> float:
@@ -124,17 +131,19 @@ class Trainer:
         return self.env_steps // period > before // period
 
     def _choose_commands(self) -> tuple[np.ndarray, np.ndarray]:
-        """Epsilon-greedy actions; resets, and after them a random number of no-op frames."""
-        num_envs = self._envs.num_envs
+        """Epsilon-greedy actions; retries and resets, and after these a random number of no-op
+        frames."""
         q_values = self.learner.acting_net.q_values(self.replay.stacks(self._slots))
-        explore = self._explore_rng.random(num_envs) < self.epsilon
-        random_actions = self._explore_rng.integers(q_values.shape[1], size=num_envs)
-        noop_frames = self._explore_rng.integers(MAX_NOOP_FRAMES + 1, size=num_envs)
+        commands = self._exploration.choose(q_values, self.env_steps, self._needs_reset)
+        noop_frames = self._exploration.rng.integers(MAX_NOOP_FRAMES + 1, size=len(commands))
+        retries = self._needs_reset & (self._retries_left > 0)
+        self._retries_left -= retries
+        resets = self._needs_reset & ~retries
         # A step's worth of no-op frames at a time, lest the other games wait for this one.
-        self._noops_left = np.where(self._needs_reset, noop_frames, self._noops_left)
-        commands = np.where(explore, random_actions, q_values.argmax(axis=1))
+        self._noops_left = np.where(resets, noop_frames, self._noops_left)
         commands[self._noops_left > 0] = NOOP
-        commands[self._needs_reset] = RESET
+        commands[resets] = RESET
+        commands[retries] = RETRY
         return commands, np.minimum(self._noops_left, FRAME_SKIP)
 
     def _learn(self) -> None:
@@ -173,8 +182,10 @@ class Trainer:
         slots, self._slots = self._slots, self.replay.append_frames(frames, commands < 0)
         completed = []
         for i, (command, record) in enumerate(zip(commands, records, strict=True)):
-            if command == RESET:
+            if command in (RESET, RETRY):
                 self._episode_returns[i] = 0.0
+                self._episode_steps[i] = 0
+                self._start_x[i] = record["x"]
                 self._needs_reset[i] = False
             elif command == NOOP:
                 self._noops_left[i] -= arguments[i]
@@ -186,6 +197,11 @@ class Trainer:
                     i, int(slots[i]), int(command), reward, terminated, truncated
                 )
                 self._episode_returns[i] += reward
+                self._episode_steps[i] += 1
+                if record["saved"]:
+                    self._retries_left[i] = MAX_RETRIES
+                elif record["outcome"] == CLEAR:
+                    self._retries_left[i] = 0
                 if terminated or truncated:
                     self._needs_reset[i] = True
                     self._record_episode(i, record)
@@ -203,9 +219,9 @@ class Trainer:
                 env_steps=self.env_steps,
                 hours=self.hours,
                 env=env,
-                epsilon=self.epsilon,
+                epsilon=float(self._exploration.epsilons(self.env_steps)[env]),
                 episode_return=float(self._episode_returns[env]),
-                length_steps=len(self._envs.positions[env].actions),
+                length_steps=int(self._episode_steps[env]),
                 max_x=place[2],
                 world=place[0],
                 stage=place[1],
@@ -214,6 +230,7 @@ class Trainer:
                 coins=int(record["coins"]),
                 time_left=int(record["time_left"]),
                 outcome=OUTCOMES[record["outcome"]],
+                start_x=int(self._start_x[env]),
             )
         )
 
@@ -306,17 +323,16 @@ class Trainer:
             "hours": self.hours,
             "recent_returns": list(self.recent_returns),
             "results": self._results,
-            "explore_rng": self._explore_rng.bit_generator.state,
+            "exploration": self._exploration.state_dict(),
             "sample_rng": self._sample_rng.bit_generator.state,
             "replay": self.replay.state_dict(),
             "n_step": self._n_step.state_dict(),
             "learning": self._learning,
             "learning_since": self._learning_since,
+            "saved": [position.saved for position in self._envs.positions],
             "noop_frames": [position.noop_frames for position in self._envs.positions],
             "actions": [np.array(p.actions, dtype=np.uint8) for p in self._envs.positions],
-            "needs_reset": self._needs_reset,
-            "noops_left": self._noops_left,
-            "episode_returns": self._episode_returns,
+            **{name: getattr(self, f"_{name}") for name in _OF_GAMES},
             "records": {
                 name: np.frombuffer(content, dtype=np.uint8)
                 for name, content in self.recorder.contents().items()
@@ -335,20 +351,21 @@ class Trainer:
         self._hours_before = state["hours"]
         self.recent_returns.extend(state["recent_returns"])
         self._results = state["results"]
-        self._explore_rng.bit_generator.state = state["explore_rng"]
+        self._exploration.load_state_dict(state["exploration"])
         self._sample_rng.bit_generator.state = state["sample_rng"]
         self.replay.load_state_dict(state["replay"], frames)
         self._n_step.load_state_dict(state["n_step"])
         self._learning = np.array(state["learning"], dtype=np.int64)
         self._learning_since = state["learning_since"]
-        self._noops_left[:] = state["noops_left"]
-        self._needs_reset[:] = state["needs_reset"]
-        self._episode_returns[:] = state["episode_returns"]
+        for name in _OF_GAMES:
+            getattr(self, f"_{name}")[:] = state[name]
         self._slots = self.replay.newest_slots()
         if self.replay.rows_written:
             positions = [
-                Position(noop_frames, actions.tolist())
-                for noop_frames, actions in zip(state["noop_frames"], state["actions"], strict=True)
+                Position(noop_frames, actions.tolist(), saved)
+                for noop_frames, actions, saved in zip(
+                    state["noop_frames"], state["actions"], state["saved"], strict=True
+                )
             ]
             restored = self._envs.restore(positions)
             newest = self.replay.frames_of(self.replay.rows[-1:])

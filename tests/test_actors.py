@@ -13,12 +13,13 @@ import psutil
 import pytest
 
 from mario_rl import actors
-from mario_rl.actors import IDLE, NOOP, RESET, Position, SerialEnvs, WorkerDied, WorkerEnvs
+from mario_rl.actors import IDLE, NOOP, RESET, RETRY, Position, SerialEnvs, WorkerDied, WorkerEnvs
 from mario_rl.config import EnvConfig
 from mario_rl.env import MarioEnv
 
 CONFIG = EnvConfig(stage="1-1", stall_steps=8)
 NUM_ENVS = 3
+NUM_RETRYING = 2
 ROOT = Path(__file__).parent.parent
 
 
@@ -31,26 +32,34 @@ def two_workers(monkeypatch):
 
 @pytest.fixture
 def workers():
-    envs = WorkerEnvs(CONFIG, NUM_ENVS)
+    envs = WorkerEnvs(CONFIG, NUM_ENVS, num_retrying=NUM_RETRYING)
     yield envs
     envs.close()
+
+
+def serial_envs():
+    return SerialEnvs([MarioEnv(CONFIG, save_points=i < NUM_RETRYING) for i in range(NUM_ENVS)])
 
 
 def commands(*values):
     return np.array(values, dtype=np.int32)
 
 
-def random_play(seed, envs, steps=45):
+def random_play(seed, envs, steps=110):
     """Play, and yield what came of each step."""
     rng = np.random.default_rng(seed)
     needs_reset = np.ones(NUM_ENVS, dtype=bool)
     noops_left = np.zeros(NUM_ENVS, dtype=int)
     for _ in range(steps):
-        step_commands = rng.choice([1, 2, 6, 6, IDLE], size=NUM_ENVS)
+        step_commands = rng.choice([3, 4, 4, 4, 4, IDLE], size=NUM_ENVS)
         step_commands[noops_left > 0] = NOOP
+        saved = np.array([position.saved > 0 for position in envs.positions])
+        retries = needs_reset & saved
         step_commands[needs_reset] = RESET
+        step_commands[retries] = RETRY
         arguments = np.minimum(noops_left, 4)
-        noops_left = np.where(needs_reset, rng.integers(10, size=NUM_ENVS), noops_left - arguments)
+        new_noops = np.where(retries, 0, rng.integers(10, size=NUM_ENVS))
+        noops_left = np.where(needs_reset, new_noops, noops_left - arguments)
         envs.step_async(step_commands, arguments)
         frames, records = envs.step_wait()
         yield step_commands, arguments, frames, records
@@ -62,20 +71,29 @@ def same(a, b):
 
 
 def test_workers_play_as_games_in_this_process_do_and_positions_bring_them_back(workers):
-    serial = SerialEnvs([MarioEnv(CONFIG) for _ in range(NUM_ENVS)])
-    resets = noops = 0
+    serial = serial_envs()
+    resets = noops = retries = 0
     for ours, theirs in zip(random_play(0, workers), random_play(0, serial), strict=True):
         assert same(ours, theirs)
         assert workers.positions == serial.positions
         resets += (ours[0] == RESET).sum()
         noops += (ours[0] == NOOP).sum()
-    assert resets > NUM_ENVS and noops > NUM_ENVS
-    positions = [Position(p.noop_frames, list(p.actions)) for p in workers.positions]
+        retries += (ours[0] == RETRY).sum()
+    assert resets > NUM_ENVS and noops > 0 and retries > 0
+    positions = [Position(p.noop_frames, list(p.actions), p.saved) for p in workers.positions]
     assert any(p.noop_frames and p.actions for p in positions)
+    assert any(p.saved for p in positions)
     workers.step_async(np.full(NUM_ENVS, RESET), np.zeros(NUM_ENVS, dtype=np.int32))
     workers.step_wait()
     assert np.array_equal(workers.restore(positions), ours[2])
     assert workers.positions == positions
+    serial.restore(positions)
+    retry = np.where([p.saved > 0 for p in positions], RETRY, RESET)
+    nothing = np.zeros(NUM_ENVS, dtype=np.int32)
+    for envs in (workers, serial):
+        envs.step_async(retry, nothing)
+    assert same(workers.step_wait(), serial.step_wait())
+    assert [len(p.actions) for p in workers.positions] == [p.saved for p in positions]
     serial.close()
 
 
@@ -93,8 +111,8 @@ def test_position_is_what_reset_and_actions_lead_to(workers):
 @pytest.mark.parametrize("mid_step", [False, True])
 def test_a_killed_worker_is_replaced_and_nothing_else_changes(mid_step, monkeypatch):
     reports = []
-    disturbed = WorkerEnvs(CONFIG, NUM_ENVS, reports.append)
-    serial = SerialEnvs([MarioEnv(CONFIG) for _ in range(NUM_ENVS)])
+    disturbed = WorkerEnvs(CONFIG, NUM_ENVS, reports.append, NUM_RETRYING)
+    serial = serial_envs()
     step_async, steps = disturbed.step_async, itertools.count()
     victims = {3: 0, 17: -1, 30: 0}
 

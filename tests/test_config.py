@@ -99,7 +99,9 @@ def test_help_imports_nothing_slow():
 @pytest.mark.parametrize("name", ITEMS)
 def test_flag_sets_its_setting(name):
     value = another_value(name)
-    words = [flag_of(name)] if value is True else [flag_of(name), str(value)]
+    words = [flag_of(name), str(value)]
+    if value_type(ITEMS[name]) is bool:
+        words = [flag_of(name) if value else flag_of(name).replace("--", "--no-", 1)]
     assert parse(*words) == {name: value}
     assert type(parse(*words)[name]) is value_type(ITEMS[name])
 
@@ -340,10 +342,11 @@ def test_json_round_trip(config):
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_missing_settings_take_their_defaults():
-    assert Config.from_dict({}) == Config()
+def test_missing_settings_are_what_runs_did_before_there_were_these():
+    before = {"hold_actions": False, "retry_share": 0.0}
+    assert Config.from_dict({}) == Config().replaced(before) != Config()
     partial = {"learner": {"gamma": 0.5}}
-    assert Config.from_dict(partial) == Config().replaced({"gamma": 0.5})
+    assert Config.from_dict(partial) == Config().replaced({**before, "gamma": 0.5})
 
 
 @pytest.mark.parametrize(

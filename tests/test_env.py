@@ -219,3 +219,56 @@ def test_held_buttons_reach_the_game(env):
     env.reset()
     fast = [env.step(RIGHT_B)[4]["x"] for _ in range(15)][-1]
     assert fast > slow
+
+
+def play_to_save_point(env, seed=4):
+    """Random play from where it stands, until there is a save point or the episode ends."""
+    rng = np.random.default_rng(seed)
+    while True:
+        action = rng.choice([RIGHT_B, RIGHT_A_B, RIGHT_A_B, RIGHT_A_B, RIGHT])
+        *_, terminated, truncated, info = env.step(int(action))
+        if info["saved"] or terminated or truncated:
+            return info
+
+
+@pytest.mark.parametrize("stage", ["1-1", "4-2", "full"])
+def test_reset_after_save_points_leads_to_the_very_same_start(stage):
+    """Also where the console remembers: 4-2 would begin in another room."""
+    env, fresh = (MarioEnv(EnvConfig(stage=stage), save_points=saves) for saves in (True, False))
+    env.reset()
+    fresh.reset()
+    assert play_to_save_point(env)["saved"]
+    env.reset()
+    assert env.ram() == fresh.ram() and np.array_equal(env.screen(), fresh.screen())
+    for action in [RIGHT_A_B, RIGHT_B, RIGHT_A_B] * 4:
+        assert all(map(np.array_equal, env.step(action), fresh.step(action)))
+        assert env.ram() == fresh.ram()
+
+
+def test_retry_leads_to_the_last_save_point():
+    env = MarioEnv(EnvConfig(stage="1-1"), save_points=True)
+    _, info = env.reset()
+    for _ in range(2):
+        last_x, info = info["x"], play_to_save_point(env)
+        assert info["saved"] and info["x"] >= last_x + 160 and env.ram()[0x1D] == 0
+    ram, expected = env.ram(), {**info, "saved": False, "max_x": info["x"]}
+    for _ in range(10):
+        assert not env.step(RIGHT_B)[-1]["saved"]
+    assert env.ram() != ram
+    for _ in range(2):
+        _, info = env.retry()
+        assert env.ram() == ram and info == expected
+        _, reward, *_, info = env.step(RIGHT_B)
+        progress = info["x"] - expected["x"]
+        assert reward == pytest.approx(STEP_REWARD + PROGRESS_REWARD_PER_PX * progress)
+    env.close()
+
+
+def test_no_save_points_unless_asked_for(env):
+    env.reset()
+    for action in [RIGHT_A_B] * 40:
+        *_, terminated, _, info = env.step(action)
+        assert not info["saved"]
+        if terminated:
+            break
+    assert info["x"] > 240

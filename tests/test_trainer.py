@@ -20,7 +20,7 @@ from mario_rl.errors import UserError
 from mario_rl.files import RunPaths
 from mario_rl.learner import Learner
 from mario_rl.recorder import Recorder
-from mario_rl.trainer import Trainer
+from mario_rl.trainer import MAX_RETRIES, Trainer
 
 SMALL = Config().replaced(
     {
@@ -32,13 +32,16 @@ SMALL = Config().replaced(
         "target_period": 100,
         "eps_decay": 800,
         "importance_steps": 1000,
+        "hold_actions": False,  # the same action twice is death
     }
 )
 
 
 def make_trainer(config, tmp_path, name, contents=None, env_steps=0):
     learner = Learner(config.learner, Corridor.num_actions, torch.device("cpu"), config.run.seed)
-    envs = SerialEnvs([Corridor() for _ in range(config.exploration.num_envs)])
+    num_envs = config.exploration.num_envs
+    num_retrying = round(config.exploration.retry_share * num_envs)
+    envs = SerialEnvs([Corridor(save_points=i < num_retrying) for i in range(num_envs)])
     recorder = Recorder(RunPaths(tmp_path, name), contents or {}, env_steps)
     return Trainer(config, learner, envs, recorder)
 
@@ -125,8 +128,9 @@ def test_timing_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize("stop_after", [3, 70, 160])
 def test_resumed_run_equals_one_that_never_stopped(tmp_path, stop_after):
-    whole = make_trainer(SMALL, tmp_path, "whole")
-    first = make_trainer(SMALL, tmp_path, "parts")
+    config = SMALL.replaced({"hold_actions": True})
+    whole = make_trainer(config, tmp_path, "whole")
+    first = make_trainer(config, tmp_path, "parts")
     store = CheckpointStore(tmp_path / "parts")
     for trainer in (whole, first):
         for _ in range(stop_after):
@@ -139,7 +143,7 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, stop_after):
     checkpoint = CheckpointStore(tmp_path / "parts").load()
     progress = checkpoint.state["progress"]
     resumed = make_trainer(
-        SMALL,
+        config,
         tmp_path,
         "parts",
         {name: content.numpy().tobytes() for name, content in progress["records"].items()},
@@ -162,6 +166,34 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, stop_after):
         pd.testing.assert_frame_equal(
             csv_without_clock(tmp_path, "whole", file), csv_without_clock(tmp_path, "parts", file)
         )
+
+
+def test_games_go_on_from_their_save_points(tmp_path):
+    trainer = make_trainer(SMALL.replaced({"max_steps": 3000}), tmp_path, "retries")
+    while trainer.budget_spent() < 1:
+        trainer.step()
+    episodes = csv_without_clock(tmp_path, "retries", "episodes.csv")
+    others = episodes[episodes["env"] >= 2]
+    assert (others["start_x"] == 0).all()
+    for env in (0, 1):
+        of_env = episodes[episodes["env"] == env]
+        before, start_x = of_env.iloc[:-1], of_env["start_x"].to_numpy()[1:]
+        # The last save point: every third column, but not beyond where it died or began anew.
+        save_point = np.maximum(
+            before["start_x"], (before["max_x"] // 3 * 3).where(before["max_x"] < 8, 0)
+        )
+        begins_anew = start_x == 0
+        assert (start_x[~begins_anew] == save_point[~begins_anew]).all()
+        assert begins_anew[before["outcome"] == "clear"].all()
+        assert (~begins_anew).sum() > 20
+        # It gives up a save point after so many retries without another.
+        in_a_row = 0
+        for row, anew in zip(before.itertuples(), begins_anew, strict=True):
+            in_a_row = 0 if row.max_x // 3 * 3 > row.start_x else in_a_row
+            if anew and row.outcome != "clear":
+                assert row.start_x == 0 or in_a_row == MAX_RETRIES
+            in_a_row = 0 if anew else in_a_row + 1
+            assert in_a_row <= MAX_RETRIES
 
 
 def test_budgets_and_evaluation_times(tmp_path):

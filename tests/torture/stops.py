@@ -54,11 +54,11 @@ def interrupt(run: Run, rng: random.Random) -> list[str]:
 
 def _signal(run: Run, rng: random.Random, number: signal.Signals) -> list[str]:
     process = run.start()
-    _wait(process, rng.uniform(0, 2) * STARTUP_S)
+    # Not while Python itself starts. Before its handlers are in place, a signal ends a process.
+    _wait(process, rng.uniform(0.25, 2) * STARTUP_S)
     if process.poll() is not None:
         return []
     process.send_signal(number)
-    # Before its handlers are in place, a signal ends a Python process as it ends any other.
     _check(run, process, (0, 130, -number))
     return [number.name]
 
