@@ -40,6 +40,7 @@ from mario_rl.progress import Progress
 from mario_rl.recorder import Recorder
 from mario_rl.replay import PrioritizedReplay
 from mario_rl.session import Session, resume_command, stop_signals
+from mario_rl.stats import EpisodeRecord, with_new_columns
 from mario_rl.trainer import Trainer
 
 _HEADROOM_BYTES = 1 << 30  # for the networks, the workers and the system
@@ -150,8 +151,11 @@ def _recorded(paths: RunPaths, records: dict[str, Any]) -> dict[str, bytes]:
     """What the CSV files held at a checkpoint, by their names."""
     if all(isinstance(value, int) for value in records.values()):  # schema 1 knew only their sizes
         sizes = {f"{name}.csv": size for name, size in records.items()}
-        return {name: (paths.stats / name).read_bytes()[:size] for name, size in sizes.items()}
-    return {name: content.numpy().tobytes() for name, content in records.items()}
+        contents = {name: (paths.stats / name).read_bytes()[:size] for name, size in sizes.items()}
+    else:
+        contents = {name: content.numpy().tobytes() for name, content in records.items()}
+    episodes = paths.episodes_csv.name
+    return {**contents, episodes: with_new_columns(contents[episodes], EpisodeRecord)}
 
 
 def _forget_lost_model(paths: RunPaths, progress: dict[str, Any]) -> None:

@@ -104,15 +104,14 @@ class RecordLog(Generic[Record]):
         """
         names = [item.name for item in fields(record_type)]
         header = (",".join(names) + "\n").encode()
-        existing = _with_new_columns(path.read_bytes(), record_type) if path.exists() else b""
-        content = _with_new_columns(content, record_type)
+        existing = path.read_bytes() if path.exists() else b""
         first_line = (content or existing).partition(b"\n")[0]
         if (content or b"\n" in existing) and first_line != header.rstrip():
             raise UserError(f"{path} has other columns than this version writes; move it away")
         self.path = path
         self._content = bytearray(content or header)
         if not existing.startswith(self._content):
-            if content:
+            if content and not with_new_columns(existing, record_type).startswith(self._content):
                 print(
                     f"warning: {path} is not as it was at the checkpoint, which restores it",
                     file=sys.stderr,
@@ -174,7 +173,7 @@ def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
         content = b""
     if len(content) < size or zlib.crc32(content[:size]) != crc32:
         raise DamagedFile(f"{path} is damaged: its checksum is wrong; resuming the run restores it")
-    content = _with_new_columns(content[: content.rfind(b"\n") + 1], record_type)
+    content = with_new_columns(content[: content.rfind(b"\n") + 1], record_type)
     if not content:
         content = (",".join(names) + "\n").encode()
     try:
@@ -187,7 +186,7 @@ def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
     return frame[names]
 
 
-def _with_new_columns(content: bytes, record_type: type[Record]) -> bytes:
+def with_new_columns(content: bytes, record_type: type[Record]) -> bytes:
     """A file's content, with the default of each column that there was not yet when it was
     begun."""
     header, newline, rows = content.partition(b"\n")
