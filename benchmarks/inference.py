@@ -41,7 +41,7 @@ def _loop(turns: Turns) -> None:
         # One after the other, but for `update`, which runs beside them.
         timed(trainer, "_choose_commands")
         timed(trainer, "_learn")  # waits for the last update, and draws the next batch
-        timed(trainer._envs, "step_wait")
+        timed(trainer.rollout.envs, "step_wait")
         timed(trainer, "_observe")
         timed(trainer.learner, "update")
         train(trainer, CONFIG.learner.learning_starts + STEPS)

@@ -50,7 +50,7 @@ def envs_table() -> None:
             trainer = new_trainer(config, Path(directory))
             train(trainer, 1024 + 256)
             answer = train(trainer, scaled(512))
-            trainer._envs.close()
+            trainer.rollout.envs.close()
         speed = answer["work"] / answer["seconds"]
         share = inference / (1000 * num_envs / actors_per_s(1))
         print(f"| {num_envs} | {inference:.1f} | {share:.1%} | {speed:.0f} |", flush=True)

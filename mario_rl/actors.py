@@ -64,6 +64,7 @@ class Position(NamedTuple):
     noop_frames: int
     actions: list[int]
     saved: int = 0  # how many of the actions lie before the last save point; 0: there is none
+    start: int = 0  # before that where the episode began; 0: at the reset
 
 
 class Game(Protocol):
@@ -74,6 +75,8 @@ class Game(Protocol):
     def noop(self, frames: int) -> tuple[np.ndarray, dict[str, Any]]: ...
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]: ...
+
+    def save(self) -> None: ...
 
     def retry(self) -> tuple[np.ndarray, dict[str, Any]]: ...
 
@@ -122,7 +125,12 @@ def _execute(
 
 def _replay(game: Game, position: Position, frame: np.ndarray) -> None:
     frame[:], _ = game.reset(position.noop_frames)
-    for action in position.actions:
+    for action in position.actions[: position.start]:
+        game.step(action)
+    if position.start > 0:
+        game.save()
+        frame[:], _ = game.retry()
+    for action in position.actions[position.start :]:
         frame[:] = game.step(action)[0]
 
 
@@ -137,8 +145,8 @@ def _advance(
             before = positions[i]
             positions[i] = Position(before.noop_frames + int(arguments[i]), before.actions)
         elif command == RETRY:
-            noop_frames, actions, saved = positions[i]
-            positions[i] = Position(noop_frames, actions[:saved], saved)
+            noop_frames, actions, saved, _ = positions[i]
+            positions[i] = Position(noop_frames, actions[:saved], saved, saved)
         elif command != IDLE:
             positions[i].actions.append(command)
             if records[i]["saved"]:

@@ -165,11 +165,14 @@ def _migrate(state: dict[str, Any]) -> None:
         # From before there were save points and held actions.
         zeros = np.zeros(len(progress["actions"]), dtype=np.int64)
         rng = progress.pop("explore_rng")
-        progress["exploration"] = {"rng": rng, "actions": zeros, "steps_left": zeros}
-        progress["saved"] = zeros.tolist()
-        progress["retries_left"] = zeros
-        progress["episode_steps"] = zeros + [len(actions) for actions in progress["actions"]]
-        progress["start_x"] = zeros + 40
+        moved = ("noop_frames", "actions", "needs_reset", "noops_left", "episode_returns")
+        progress["rollout"] = {
+            **{name: progress.pop(name) for name in moved},
+            "exploration": {"rng": rng, "actions": zeros, "steps_left": zeros},
+            "saved": zeros.tolist(),
+            "retries_left": zeros,
+            "start": zeros.tolist(),
+        }
 
 
 def _write_npy(file: BinaryIO, blocks: list[np.ndarray]) -> None:

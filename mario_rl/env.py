@@ -180,11 +180,14 @@ class MarioEnv:
         self._begin_episode()
         return self.noop(noop_frames)
 
+    def save(self) -> None:
+        """Make this a save point. The emulator keeps one, until the next `reset`."""
+        self._emulator._backup()
+        self._saved = self._stage, self._lives, self._x
+        self._next_save_x = self._x + SAVE_PERIOD_PX
+
     def retry(self) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode at the last save point.
-
-        Save points are where Mario first stands on the ground every 160 pixels, and at the
-        beginning of each stage but the first. `reset` forgets them.
 
         Returns:
             As `reset`.
@@ -241,7 +244,13 @@ class MarioEnv:
             grey = np.maximum(grey, previous)
 
         reward, outcome = self._judge()
-        self._saved_now = self._save_points and outcome == RUNNING and self._save()
+        # Save points are where Mario first stands on the ground every 160 pixels, and at the
+        # beginning of each stage but the first.
+        on_ground = self._emulator.ram[_FLOAT_STATE] == 0
+        due = self._x >= self._next_save_x and on_ground and outcome == RUNNING
+        self._saved_now = self._save_points and due
+        if self._saved_now:
+            self.save()
         terminated = outcome in (CLEAR, DEATH, TIME_UP)
         truncated = outcome == STALL
         return _shrink(grey), reward, terminated, truncated, self._info(outcome)
@@ -288,16 +297,6 @@ class MarioEnv:
         self._steps_without_progress += 1
         stalled = self._steps_without_progress >= self._stall_steps
         return reward, STALL if stalled else RUNNING
-
-    def _save(self) -> bool:
-        """Make a save point if one is due. Returns whether there is a new one."""
-        on_ground = self._emulator.ram[_FLOAT_STATE] == 0
-        if self._x < self._next_save_x or not on_ground:
-            return False
-        self._emulator._backup()
-        self._saved = self._stage, self._lives, self._x
-        self._next_save_x = self._x + SAVE_PERIOD_PX
-        return True
 
     def _look(self) -> None:
         """Note where Mario is and what the clock says."""

@@ -39,7 +39,7 @@ class EpisodeRecord:
     coins: int
     time_left: int  # the game's clock
     outcome: str  # clear, death, time_up, stall
-    start_x: int = 40  # where it began: there, but after a save point
+    start_step: int = 0  # decisions that led to the save point where it began; 0: the start
 
 
 @dataclass(frozen=True)

@@ -19,30 +19,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from mario_rl.actors import NOOP, RESET, RETRY, Envs, Position
+from mario_rl.actors import Envs
 from mario_rl.config import Config
 from mario_rl.device import gpu_memory
-from mario_rl.env import CLEAR, FRAME_SKIP, OUTCOMES
+from mario_rl.env import OUTCOMES
 from mario_rl.errors import UserError
-from mario_rl.evaluation import MAX_NOOP_FRAMES, play_episodes, rank, summarize
-from mario_rl.exploration import Exploration
+from mario_rl.evaluation import play_episodes, rank, summarize
 from mario_rl.learner import Learner
 from mario_rl.machine import resident_memory_bytes
 from mario_rl.recorder import Recorder
 from mario_rl.replay import NStepAccumulator, PrioritizedReplay, Transitions
+from mario_rl.rollout import Episode, Rollout
 from mario_rl.schedules import linear
 from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord
 
 UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
-# A save point may be one from which nobody survives, or the clock may run out soon.
-MAX_RETRIES = 16
-
 _COUNTERS = (
     "env_steps", "updates", "episodes", "furthest", "best_evaluation", "evaluated_at",
     "checkpointed_episodes",
-)  # fmt: skip
-_OF_GAMES = (
-    "needs_reset", "noops_left", "retries_left", "episode_returns", "episode_steps", "start_x",
 )  # fmt: skip
 
 
@@ -64,12 +58,11 @@ class Trainer:
         self.config = config
         self.learner = learner
         self.recorder = recorder
-        self._envs = envs
         num_envs = envs.num_envs
         self.replay = PrioritizedReplay(config.replay, num_envs, frames_device)
         self._n_step = NStepAccumulator(config.learner.n_step, config.learner.gamma, num_envs)
         seeds = np.random.SeedSequence(config.run.seed).spawn(2)
-        self._exploration = Exploration(config.exploration, seeds[0])
+        self.rollout = Rollout(envs, config.exploration, seeds[0])
         self._sample_rng = np.random.default_rng(seeds[1])
 
         self.env_steps = 0
@@ -82,15 +75,7 @@ class Trainer:
         self.recent_returns: deque[float] = deque(maxlen=100)
         self.furthest = (0, 0, 0)  # world, stage, x
 
-        # The games. Where `_needs_reset`, the next command begins an episode, and then
-        # `_noops_left` emulated frames pass before the first decision.
-        self._needs_reset = np.ones(num_envs, dtype=np.bool_)
-        self._noops_left = np.zeros(num_envs, dtype=np.int64)
-        self._retries_left = np.zeros(num_envs, dtype=np.int64)  # from the last save point
         self._slots = np.zeros(num_envs, dtype=np.int64)  # of the current frames in the replay
-        self._episode_returns = np.zeros(num_envs)
-        self._episode_steps = np.zeros(num_envs, dtype=np.int64)
-        self._start_x = np.zeros(num_envs, dtype=np.int64)
         # The update whose result is due: its slots, and the rows written when they were drawn.
         self._learning = np.zeros(0, dtype=np.int64)
         self._learning_since = 0
@@ -107,7 +92,7 @@ class Trainer:
 
     @property
     def epsilon(self) -> float:
-        return self._exploration.epsilon(self.env_steps)
+        return self.rollout.exploration.epsilon(self.env_steps)
 
     @property
     def importance_exponent(self) -> float:
@@ -117,11 +102,10 @@ class Trainer:
     def step(self) -> None:
         """One decision in every game, and the updates that fall due with it."""
         before = self.env_steps
-        commands, arguments = self._choose_commands()
-        self._envs.step_async(commands, arguments)
+        q_values = self.learner.acting_net.q_values(self.replay.stacks(self._slots))
+        self.rollout.step_async(q_values, self.env_steps)
         self._learn()
-        frames, records = self._envs.step_wait()
-        self._observe(commands, arguments, frames, records)
+        self._observe()
         if self._passed(self.config.learner.target_period, before):
             self.learner.sync_target()
         if self._passed(UPDATE_RECORD_PERIOD, before):
@@ -129,22 +113,6 @@ class Trainer:
 
     def _passed(self, period: int, before: int) -> bool:
         return self.env_steps // period > before // period
-
-    def _choose_commands(self) -> tuple[np.ndarray, np.ndarray]:
-        """Epsilon-greedy actions; retries and resets, and after these a random number of no-op
-        frames."""
-        q_values = self.learner.acting_net.q_values(self.replay.stacks(self._slots))
-        commands = self._exploration.choose(q_values, self.env_steps, self._needs_reset)
-        noop_frames = self._exploration.rng.integers(MAX_NOOP_FRAMES + 1, size=len(commands))
-        retries = self._needs_reset & (self._retries_left > 0)
-        self._retries_left -= retries
-        resets = self._needs_reset & ~retries
-        # A step's worth of no-op frames at a time, lest the other games wait for this one.
-        self._noops_left = np.where(resets, noop_frames, self._noops_left)
-        commands[self._noops_left > 0] = NOOP
-        commands[resets] = RESET
-        commands[retries] = RETRY
-        return commands, np.minimum(self._noops_left, FRAME_SKIP)
 
     def _learn(self) -> None:
         """Begin the updates that are due by the replay ratio."""
@@ -175,53 +143,40 @@ class Trainer:
             (result.loss, float(abs(result.td_errors).mean()), result.q_value, result.grad_norm)
         )
 
-    def _observe(
-        self, commands: np.ndarray, arguments: np.ndarray, frames: np.ndarray, records: np.ndarray
-    ) -> None:
-        """Store what the games did."""
-        slots, self._slots = self._slots, self.replay.append_frames(frames, commands < 0)
+    def _observe(self) -> None:
+        """Wait for what the games did, and store it."""
+        frames, actions, records, ended = self.rollout.step_wait()
+        slots, self._slots = self._slots, self.replay.append_frames(frames, actions < 0)
         completed = []
-        for i, (command, record) in enumerate(zip(commands, records, strict=True)):
-            if command in (RESET, RETRY):
-                self._episode_returns[i] = 0.0
-                self._episode_steps[i] = 0
-                self._start_x[i] = record["x"]
-                self._needs_reset[i] = False
-            elif command == NOOP:
-                self._noops_left[i] -= arguments[i]
-            else:
-                self.env_steps += 1
-                terminated, truncated = bool(record["terminated"]), bool(record["truncated"])
-                reward = float(record["reward"])
-                completed += self._n_step.append(
-                    i, int(slots[i]), int(command), reward, terminated, truncated
-                )
-                self._episode_returns[i] += reward
-                self._episode_steps[i] += 1
-                if record["saved"]:
-                    self._retries_left[i] = MAX_RETRIES
-                elif record["outcome"] == CLEAR:
-                    self._retries_left[i] = 0
-                if terminated or truncated:
-                    self._needs_reset[i] = True
-                    self._record_episode(i, record)
+        for i in np.flatnonzero(actions >= 0):
+            self.env_steps += 1
+            completed += self._n_step.append(
+                i,
+                int(slots[i]),
+                int(actions[i]),
+                float(records[i]["reward"]),
+                bool(records[i]["terminated"]),
+                bool(records[i]["truncated"]),
+            )
+            if i in ended:
+                self._record_episode(i, ended[i], records[i])
         if completed:
             self.replay.add(Transitions.from_rows(completed))
 
-    def _record_episode(self, env: int, record: np.ndarray) -> None:
+    def _record_episode(self, env: int, episode: Episode, record: np.ndarray) -> None:
         self.episodes += 1
         place = int(record["world"]), int(record["stage"]), int(record["max_x"])
         self.furthest = max(self.furthest, place)
-        self.recent_returns.append(float(self._episode_returns[env]))
+        if episode.start_step == 0:
+            self.recent_returns.append(episode.episode_return)
         self.recorder.episode(
             EpisodeRecord(
                 episode=self.episodes,
                 env_steps=self.env_steps,
                 hours=self.hours,
                 env=env,
-                epsilon=float(self._exploration.epsilons(self.env_steps)[env]),
-                episode_return=float(self._episode_returns[env]),
-                length_steps=int(self._episode_steps[env]),
+                epsilon=float(self.rollout.exploration.epsilons(self.env_steps)[env]),
+                **episode._asdict(),
                 max_x=place[2],
                 world=place[0],
                 stage=place[1],
@@ -230,7 +185,6 @@ class Trainer:
                 coins=int(record["coins"]),
                 time_left=int(record["time_left"]),
                 outcome=OUTCOMES[record["outcome"]],
-                start_x=int(self._start_x[env]),
             )
         )
 
@@ -323,16 +277,12 @@ class Trainer:
             "hours": self.hours,
             "recent_returns": list(self.recent_returns),
             "results": self._results,
-            "exploration": self._exploration.state_dict(),
             "sample_rng": self._sample_rng.bit_generator.state,
             "replay": self.replay.state_dict(),
+            "rollout": self.rollout.state_dict(),
             "n_step": self._n_step.state_dict(),
             "learning": self._learning,
             "learning_since": self._learning_since,
-            "saved": [position.saved for position in self._envs.positions],
-            "noop_frames": [position.noop_frames for position in self._envs.positions],
-            "actions": [np.array(p.actions, dtype=np.uint8) for p in self._envs.positions],
-            **{name: getattr(self, f"_{name}") for name in _OF_GAMES},
             "records": {
                 name: np.frombuffer(content, dtype=np.uint8)
                 for name, content in self.recorder.contents().items()
@@ -351,28 +301,13 @@ class Trainer:
         self._hours_before = state["hours"]
         self.recent_returns.extend(state["recent_returns"])
         self._results = state["results"]
-        self._exploration.load_state_dict(state["exploration"])
         self._sample_rng.bit_generator.state = state["sample_rng"]
         self.replay.load_state_dict(state["replay"], frames)
         self._n_step.load_state_dict(state["n_step"])
         self._learning = np.array(state["learning"], dtype=np.int64)
         self._learning_since = state["learning_since"]
-        for name in _OF_GAMES:
-            getattr(self, f"_{name}")[:] = state[name]
         self._slots = self.replay.newest_slots()
-        if self.replay.rows_written:
-            positions = [
-                Position(noop_frames, actions.tolist(), saved)
-                for noop_frames, actions, saved in zip(
-                    state["noop_frames"], state["actions"], state["saved"], strict=True
-                )
-            ]
-            restored = self._envs.restore(positions)
-            newest = self.replay.frames_of(self.replay.rows[-1:])
-            if not np.array_equal(restored, newest[0][0]):
-                raise UserError(
-                    "the emulator does not play the games as it did when the checkpoint was "
-                    "written; resume with the versions that run.json names"
-                )
+        newest = self.replay.frames_of(self.replay.rows[-1:])
+        self.rollout.load_state_dict(state["rollout"], newest[0][0] if newest else None)
         self._started = time.monotonic()
         self._recorded = (self._started, self.env_steps, self.updates)

@@ -27,6 +27,9 @@ class Corridor:
         self._x = self._saved_x = self._steps = 0
         return self._frame(), self._info(RUNNING)
 
+    def save(self) -> None:
+        self._saved_x = self._x
+
     def retry(self) -> tuple[np.ndarray, dict[str, Any]]:
         self._x, self._steps = self._saved_x, 0
         return self._frame(), self._info(RUNNING)

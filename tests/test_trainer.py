@@ -1,5 +1,6 @@
 """The training loop: it solves a small task, and a resumed run is the run that never stopped."""
 
+import itertools
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ import pytest
 import torch
 from games import Corridor
 
+from mario_rl import rollout
 from mario_rl.actors import SerialEnvs, WorkerEnvs
 from mario_rl.checkpoint import CheckpointStore
 from mario_rl.config import Config
@@ -20,7 +22,7 @@ from mario_rl.errors import UserError
 from mario_rl.files import RunPaths
 from mario_rl.learner import Learner
 from mario_rl.recorder import Recorder
-from mario_rl.trainer import MAX_RETRIES, Trainer
+from mario_rl.trainer import Trainer
 
 SMALL = Config().replaced(
     {
@@ -168,32 +170,27 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, stop_after):
         )
 
 
-def test_games_go_on_from_their_save_points(tmp_path):
+def test_games_go_on_from_their_save_points(tmp_path, monkeypatch):
+    monkeypatch.setattr(rollout, "MAX_RETRIES", 3)
     trainer = make_trainer(SMALL.replaced({"max_steps": 3000}), tmp_path, "retries")
     while trainer.budget_spent() < 1:
         trainer.step()
     episodes = csv_without_clock(tmp_path, "retries", "episodes.csv")
-    others = episodes[episodes["env"] >= 2]
-    assert (others["start_x"] == 0).all()
+    assert (episodes[episodes["env"] >= 2]["start_step"] == 0).all()
     for env in (0, 1):
-        of_env = episodes[episodes["env"] == env]
-        before, start_x = of_env.iloc[:-1], of_env["start_x"].to_numpy()[1:]
-        # The last save point: every third column, but not beyond where it died or began anew.
-        save_point = np.maximum(
-            before["start_x"], (before["max_x"] // 3 * 3).where(before["max_x"] < 8, 0)
-        )
-        begins_anew = start_x == 0
-        assert (start_x[~begins_anew] == save_point[~begins_anew]).all()
-        assert begins_anew[before["outcome"] == "clear"].all()
-        assert (~begins_anew).sum() > 20
-        # It gives up a save point after so many retries without another.
-        in_a_row = 0
-        for row, anew in zip(before.itertuples(), begins_anew, strict=True):
-            in_a_row = 0 if row.max_x // 3 * 3 > row.start_x else in_a_row
-            if anew and row.outcome != "clear":
-                assert row.start_x == 0 or in_a_row == MAX_RETRIES
-            in_a_row = 0 if anew else in_a_row + 1
-            assert in_a_row <= MAX_RETRIES
+        rows = list(episodes[episodes["env"] == env].itertuples())
+        save_x = retries = given_up = 0
+        for row, following in itertools.pairwise(rows):
+            if row.start_step == 0:
+                save_x = 0
+            if row.outcome != "clear" and row.max_x >= save_x + 3:  # a column where it saves
+                save_x, retries = row.max_x // 3 * 3, 0
+            goes_on = row.outcome != "clear" and save_x > 0 and retries < 3
+            assert (following.start_step > 0) == goes_on
+            assert following.max_x >= save_x if goes_on else following.start_step == 0
+            given_up += row.outcome != "clear" and retries == 3
+            retries += goes_on
+        assert sum(row.start_step > 0 for row in rows) > 30 and given_up > 0
 
 
 def test_budgets_and_evaluation_times(tmp_path):
