@@ -44,6 +44,7 @@ class Run:
     iteration: int
     ancestors: tuple[str, ...]  # names, oldest first
     episodes: pd.DataFrame  # EpisodeRecord, and `position` (see `_with_position`)
+    retries: pd.DataFrame  # the same, of episodes that began at a save point, and not at the start
     updates: pd.DataFrame  # UpdateRecord
     evaluations: pd.DataFrame  # EvaluationRecord
 
@@ -53,7 +54,7 @@ class Run:
 
     def total(self, column: str) -> float:
         """The newest value of `episodes`, `env_steps` or `hours`; 0 if nothing is recorded."""
-        tables = (self.episodes, self.updates, self.evaluations)
+        tables = (self.episodes, self.retries, self.updates, self.evaluations)
         return max((float(table[column].iloc[-1]) for table in tables if len(table)), default=0.0)
 
 
@@ -83,12 +84,15 @@ def read_run(paths: RunPaths) -> Run:
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{paths.run_json} is damaged: it has no readable lineage") from None
     episodes = read_records(paths.episodes_csv, EpisodeRecord)
+    episodes = _with_position(episodes.rename(columns={"episode": "episodes"}))
+    from_start = episodes["start_step"] == 0
     return Run(
         paths.run_name,
         config,
         iteration,
         ancestors,
-        _with_position(episodes.rename(columns={"episode": "episodes"})),
+        episodes[from_start].reset_index(drop=True),
+        episodes[~from_start].reset_index(drop=True),
         read_records(paths.updates_csv, UpdateRecord),
         read_records(paths.evaluations_csv, EvaluationRecord),
     )

@@ -61,6 +61,9 @@ def _draw_episodes(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -
 
 
 def _draw_progress(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -> None:
+    if len(run.retries):
+        retried = run.retries["env_steps"], run.retries[values.name]
+        _draw_points(panel, *retried, "o", PALE_BLUE, "episode from a save point")
     _draw_episodes(panel, run, steps, values)
     cleared = run.episodes["stages_cleared"] > 0
     _draw_points(panel, steps[cleared], values[cleared], "^", ORANGE, f"clear ({cleared.sum()})")
