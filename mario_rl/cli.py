@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+        self.exit(2, f"{_one_line(f'{self.prog}: {message}')} (see --help)\n")
 
 
 def add_config_flags(parser: argparse.ArgumentParser, show_defaults: bool = True) -> None:
@@ -87,7 +87,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -95,6 +95,12 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:  # a full disk, a read-only folder: the message names the file
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
+
+
+def _one_line(message: str) -> str:
+    """With neither the line breaks of what the user gave nor all of its thousand characters."""
+    line = " ".join(message.splitlines())
+    return line if len(line) <= 1000 else f"{line[:500]} ... {line[-500:]}"

@@ -134,6 +134,9 @@ def test_unreadable_flag_is_one_line_with_exit_code_2(words, capsys):
     ("error", "code", "text"),
     [
         (UserError("--gamma 2: no"), 2, "error: --gamma 2: no\n"),
+        (UserError("a\nb: no"), 2, "error: a b: no\n"),
+        (UserError("x" * 5000 + ": no"), 2, f"error: {'x' * 500} ... {'x' * 496}: no\n"),
+        (OSError(28, "No space left", "a\nb"), 2, "error: [Errno 28] No space left: 'a\\nb'\n"),
         (KeyboardInterrupt(), 130, ""),
         (None, 0, ""),
     ],

@@ -104,6 +104,7 @@ def test_resume(trained, words):
         ["--reset-optimizer"],
     )
 )
+@example(words=["--action-set", "9" * 5000])
 def test_continue(trained, words):
     check("continue_training.py", words, trained)
 
@@ -116,6 +117,7 @@ def test_continue(trained, words):
         ["--json", "--plot", "--record", "--render"],
     )
 )  # fmt: skip
+@example(words=["--model-path", "1\n2"])
 def test_evaluate(trained, words, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
