@@ -63,7 +63,7 @@ def _draw_episodes(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -
 def _draw_progress(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -> None:
     if len(run.retries):
         retried = run.retries["env_steps"], run.retries[values.name]
-        _draw_points(panel, *retried, "o", PALE_BLUE, "episode from a save point")
+        _draw_points(panel, *retried, "o", PALE_BLUE, "retry")
     _draw_episodes(panel, run, steps, values)
     cleared = run.episodes["stages_cleared"] > 0
     _draw_points(panel, steps[cleared], values[cleared], "^", ORANGE, f"clear ({cleared.sum()})")
@@ -149,8 +149,8 @@ CLEAR_RATE = Quantity("Evaluation: clear rate", "episodes that cleared a stage",
                       "evaluations", "clear_rate", _draw_clear_rate, _percent_axis)
 LOSS = Quantity("Loss", "importance-weighted Huber loss",
                 "updates", "loss", _draw_updates, _log_axis)
-EPSILON = Quantity("Exploration", "epsilon: share of random actions",
-                   "episodes", "epsilon", _draw_epsilon, _percent_axis)
+EPSILON = Quantity("Exploration", "epsilon of the game that explores most",
+                   "updates", "epsilon", _draw_epsilon, _percent_axis)
 MEAN_X = Quantity("Evaluation: furthest x", "mean furthest x (px)",
                   "evaluations", "mean_x", _draw_evaluations, _axis_from_zero)
 MEAN_STAGES = Quantity("Evaluation: stages cleared", "mean stages per episode",

@@ -132,10 +132,10 @@ def _add_legend(panel: Axes) -> None:
     legend = panel.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=4,
+        ncols=5,
         borderaxespad=0.2,
         borderpad=0.2,
-        columnspacing=1,
+        columnspacing=0.7,
         handlelength=1.2,
         handletextpad=0.4,
     )
@@ -174,7 +174,7 @@ def draw_comparison(figure: Figure, groups: Sequence[Group], x: str) -> None:
         title=note if len(runs) > len(groups) else None,
         alignment="left",
         loc="outside upper left",
-        ncols=4,
+        ncols=5,
     )
 
 

@@ -339,6 +339,21 @@ def test_training_figure_shows_the_records(tmp_path: Path) -> None:
     assert all(panel.get_title(loc="left") and panel.get_ylabel() for panel in figure.axes)
 
 
+def test_retries_are_shown_apart(tmp_path: Path) -> None:
+    paths = write_run(tmp_path, "a")
+    log = RecordLog(paths.episodes_csv, EpisodeRecord, paths.episodes_csv.read_bytes())
+    log.append(
+        EpisodeRecord(31, 3100, 1.0, 0, 0.1, 9999.0, 20, 9000, 1, 1, 0, 0, 0, 300, "death", 5)
+    )
+    log.close()
+    run = comparison.read_run(paths)
+    assert (len(run.episodes), len(run.retries), run.total("episodes")) == (30, 1, 31)
+    returns, progress, *_ = draw_training(paths).axes
+    assert line(returns, "best so far").get_ydata()[-1] == 300
+    assert line(progress, "best so far").get_ydata()[-1] == 3000
+    assert list(line(progress, "retry").get_ydata()) == [9000]
+
+
 def test_title_names_run_stage_seed_and_lineage(tmp_path: Path) -> None:
     title = draw_training(write_run(tmp_path, "first", seed=7)).get_suptitle()
     assert "first" in title and "stage 1-1 | simple actions | seed 7" in title
