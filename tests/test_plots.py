@@ -401,7 +401,7 @@ def test_full_game_shows_world_stages(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("error")
 def test_empty_run_says_what_is_missing(tmp_path: Path) -> None:
     figure = draw_training(write_run(tmp_path, "a", episodes=0, clears=()))
-    missing = ["episodes", "episodes", "evaluations", "updates", "episodes", "evaluations"]
+    missing = ["episodes", "episodes", "evaluations", "updates", "updates", "evaluations"]
     assert [texts(panel) for panel in figure.axes] == [[f"no {what} yet"] for what in missing]
     figure = draw_training(write_run(tmp_path, "b", episodes=1, clears=(0,), stage="full"))
     assert [texts(panel) for panel in figure.axes] == [[]] * 6
