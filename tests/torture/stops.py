@@ -73,9 +73,8 @@ def kill_worker(run: Run, rng: random.Random) -> list[str]:
         return []
     rng.choice(workers).kill()
     _wait(process, STARTUP_S / 2)
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    _check(run, process, (0,))
+    process.send_signal(signal.SIGTERM)  # which may find it past its last line, and end it
+    _check(run, process, (0, -signal.SIGTERM))
     return ["killed worker"]
 
 
