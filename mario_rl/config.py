@@ -58,6 +58,11 @@ class EnvConfig:
         "buttons the agent may press: right (5 actions), simple (7), complex (12)",
         choices=("right", "simple", "complex"),
     )
+    show_buttons: bool = setting(
+        True,
+        "the agent sees, in place of the status bar, whether A and B are held",
+        before=False,
+    )
     stall_steps: int = setting(
         150,
         "an episode is cut off after this long without a new furthest x",
@@ -138,6 +143,13 @@ class LearnerConfig:
         0.9,
         "discount of one env step; 0.9 because agents at 0.99 are known to stay at the first pit",
         interval="[0, 1)",
+    )
+    reward_scale: float = setting(
+        0.1,
+        "rewards are multiplied by this before they are learned from; 0.1 because Adam's small "
+        "steps take long to reach large Q-values",
+        interval="(0, inf)",
+        before=1.0,
     )
     n_step: int = setting(
         3, "rewards summed before bootstrapping", unit="env steps", interval="[1, 32]"

@@ -6,7 +6,9 @@ the classic stack (gym 0.26, nes-py 8.2), from 3.13 on the new one (gymnasium, n
 Preprocessing follows Mnih et al. 2015: an action is held for 4 frames, the observation is the
 maximum of the last two, in grey, 84x84 pixels. Deviations: 1. the maximum is taken after the
 conversion to grey, as in Dopamine (Castro et al. 2018); 2. frames are stacked by the replay, which
-stores each frame once.
+stores each frame once; 3. the status bar, of no use to the agent, makes room for the buttons that
+are held (`EnvConfig.show_buttons`): Mario jumps only when A is pressed anew, which the picture of
+the game does not tell from A held since the last jump.
 """
 
 import contextlib
@@ -42,6 +44,7 @@ from gym_super_mario_bros.smb_env import SuperMarioBrosEnv  # noqa: E402
 
 FRAME_SKIP = 4
 FRAMES_PER_SECOND = 60
+STATUS_BAR_ROWS = 11  # of the 84 of an observation
 SCREEN_SHAPE = (240, 256, 3)
 
 # Rewards are in units of ten pixels, about what Mario runs in one decision.
@@ -52,6 +55,9 @@ DEATH_REWARD = -2.5
 CLEAR_REWARD = 5.0
 
 SAVE_PERIOD_PX = 160  # ten blocks: hardly ever more than one obstacle
+# The console's memory
+_HELD_BUTTONS = 0x0D  # A and B as the game last saw them
+_A_BIT, _B_BIT = 0x80, 0x40
 _FLOAT_STATE = 0x1D  # 0 while Mario stands or walks
 
 RUNNING, CLEAR, DEATH, TIME_UP, STALL = range(5)
@@ -147,6 +153,7 @@ class MarioEnv:
         self._emulator = _Emulator(target=target)
         self._stall_steps = config.stall_steps
         self._single_stage = target is not None
+        self._show_buttons = config.show_buttons
         self._save_points = save_points
         self._saved: tuple[tuple[int, int], int, int] | None = None  # stage, lives, x
         actions = _ACTION_SETS[config.action_set]
@@ -214,7 +221,7 @@ class MarioEnv:
             self._emulator.step(0)
         self._look()
         self._max_x = self._x
-        return _shrink(self._grey()), self._info(RUNNING)
+        return self._observe(self._grey()), self._info(RUNNING)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold an action for 4 frames, or until the episode ends.
@@ -253,7 +260,7 @@ class MarioEnv:
             self.save()
         terminated = outcome in (CLEAR, DEATH, TIME_UP)
         truncated = outcome == STALL
-        return _shrink(grey), reward, terminated, truncated, self._info(outcome)
+        return self._observe(grey), reward, terminated, truncated, self._info(outcome)
 
     def _judge(self) -> tuple[float, int]:
         """Reward and outcome of the decision just made."""
@@ -334,6 +341,16 @@ class MarioEnv:
             self._emulator.close()
             self._emulator._env = None
 
+    def _observe(self, grey: np.ndarray) -> np.ndarray:
+        """What the agent sees of a screen, uint8 [84, 84]."""
+        frame = cv2.resize(grey, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
+        if self._show_buttons:
+            held = self._emulator.ram[_HELD_BUTTONS]
+            left, right = np.hsplit(frame[:STATUS_BAR_ROWS], 2)
+            left[:] = 255 if held & _A_BIT else 0
+            right[:] = 255 if held & _B_BIT else 0
+        return frame
+
     def _grey(self) -> np.ndarray:
         return cv2.cvtColor(self._bgrx, cv2.COLOR_BGRA2GRAY)
 
@@ -347,7 +364,3 @@ def _screen_memory(screen: np.ndarray) -> np.ndarray:
         raise RuntimeError("this version of nes-py keeps its screen in another form")
     bgr = screen[:, :, ::-1]
     return np.lib.stride_tricks.as_strided(bgr, (*bgr.shape[:2], 4), bgr.strides)
-
-
-def _shrink(grey: np.ndarray) -> np.ndarray:
-    return cv2.resize(grey, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)

@@ -67,7 +67,7 @@ class Learner:
         self.target_net = copy.deepcopy(self.online_net).requires_grad_(False)
         self.acting_net = copy.deepcopy(self.target_net)
         self._optimizer = torch.optim.Adam(
-            self.online_net.parameters(), lr=config.learning_rate, eps=1.5e-4, fused=True
+            self.online_net.parameters(), lr=config.learning_rate, fused=True
         )
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._update: Future[UpdateResult] | None = None

@@ -19,7 +19,7 @@ from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
 from mario_rl.frame_store import DeviceFrames, FrameStore, HostFrames
 from mario_rl.sum_tree import SumTree
 
-_MIN_PRIORITY = 1e-3  # of an error of zero, so that every transition can be drawn again
+_MIN_PRIORITY = 1e-4  # of an error of zero, so that every transition can be drawn again
 
 
 class Transitions(NamedTuple):

@@ -154,7 +154,7 @@ class Trainer:
                 i,
                 int(slots[i]),
                 int(actions[i]),
-                float(records[i]["reward"]),
+                float(records[i]["reward"]) * self.config.learner.reward_scale,
                 bool(records[i]["terminated"]),
                 bool(records[i]["truncated"]),
             )

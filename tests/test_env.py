@@ -21,6 +21,7 @@ from mario_rl.env import (
     PROGRESS_REWARD_PER_PX,
     RUNNING,
     STALL,
+    STATUS_BAR_ROWS,
     STEP_REWARD,
     MarioEnv,
     action_names,
@@ -81,7 +82,8 @@ def test_frame_is_the_maximum_of_the_last_two_emulated_frames():
     import cv2
 
     screens = []
-    env = MarioEnv(EnvConfig(stage="1-1"), on_frame=lambda screen: screens.append(screen.copy()))
+    config = EnvConfig(stage="1-1", show_buttons=False)
+    env = MarioEnv(config, on_frame=lambda screen: screens.append(screen.copy()))
     env.reset()
     for _ in range(20):
         screens.clear()
@@ -187,7 +189,8 @@ def test_full_game_runs_on_after_the_flag_and_ends_with_one_life(clearing_action
 
 def test_noop_frames_pass_before_the_first_decision():
     screens = []
-    env = MarioEnv(EnvConfig(stage="1-1"), on_frame=lambda screen: screens.append(1))
+    config = EnvConfig(stage="1-1", show_buttons=False)  # but the clock, which alone moves
+    env = MarioEnv(config, on_frame=lambda screen: screens.append(1))
     at_once, _ = env.reset()
     screens.clear()
     later, _ = env.reset(noop_frames=30)
@@ -219,6 +222,34 @@ def test_held_buttons_reach_the_game(env):
     env.reset()
     fast = [env.step(RIGHT_B)[4]["x"] for _ in range(15)][-1]
     assert fast > slow
+
+
+def test_what_is_held_is_shown_where_the_status_bar_was():
+    shows, plain = (MarioEnv(EnvConfig(stage="1-1", show_buttons=show)) for show in (True, False))
+    assert not shows.reset()[0][:STATUS_BAR_ROWS].any()
+    plain.reset()
+    for action in [RIGHT_A, RIGHT_B, NOOP, RIGHT_A_B, A, RIGHT]:
+        frame, expected = shows.step(action)[0], plain.step(action)[0]
+        a, b = np.hsplit(frame[:STATUS_BAR_ROWS], 2)
+        assert (a == (255 if action in (A, RIGHT_A, RIGHT_A_B) else 0)).all()
+        assert (b == (255 if action in (RIGHT_B, RIGHT_A_B) else 0)).all()
+        assert np.array_equal(frame[STATUS_BAR_ROWS:], expected[STATUS_BAR_ROWS:])
+
+
+def test_without_that_two_states_look_alike():
+    """A held over a landing does not make Mario jump again."""
+    holds, releases = (MarioEnv(EnvConfig(stage="1-1")) for _ in range(2))
+    frames = []
+    for env, last in ((holds, RIGHT_A), (releases, RIGHT)):
+        env.reset()
+        for _ in range(12):
+            env.step(RIGHT_A)
+        frames.append(env.step(last)[0])
+    held, released = frames
+    assert np.array_equal(held[STATUS_BAR_ROWS:], released[STATUS_BAR_ROWS:])
+    assert not np.array_equal(held, released)
+    heights = [env.step(RIGHT_A)[-1]["y"] for env in (holds, releases)]
+    assert heights[0] == 79 < heights[1]
 
 
 def play_to_save_point(env, seed=4):
