@@ -1,9 +1,9 @@
 """Which actions are taken instead of the policy's.
 
 Epsilon falls linearly (Mnih et al. 2015). Each environment has an epsilon of its own, a rung of a
-ladder below it (Horgan et al. 2018), and an exploratory action is held for a number of decisions
-drawn from a Zipf distribution (epsilon-z-greedy, Dabney et al. 2021): jumping a high pipe takes A
-held for several of them. Deviation: that number is at most 32.
+ladder below it (Horgan et al. 2018) that ends where evaluations play, and an exploratory action is
+held for a number of decisions drawn from a Zipf distribution (epsilon-z-greedy, Dabney et al.
+2021): jumping a high pipe takes A held for several of them. Deviation: that number is at most 32.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mario_rl.config import ExplorationConfig
+from mario_rl.evaluation import EPSILON as EVALUATION_EPSILON
 from mario_rl.schedules import linear
 
 _ZIPF_EXPONENT = 2.0
@@ -32,9 +33,12 @@ class Exploration:
         return linear(config.eps_start, config.eps_end, config.eps_decay, env_steps)
 
     def epsilons(self, env_steps: int) -> np.ndarray:
-        """Each environment's, float64 [N]: epsilon ** (1 + ladder * i / (N - 1))."""
+        """Each environment's, float64 [N]: epsilon ** (1 + ladder * i / (N - 1)), but as long as
+        epsilon itself is, no less than that of evaluations."""
         rungs = np.linspace(0, 1, self._config.num_envs)
-        return self.epsilon(env_steps) ** (1 + self._config.eps_ladder * rungs)
+        epsilon = self.epsilon(env_steps)
+        ladder = epsilon ** (1 + self._config.eps_ladder * rungs)
+        return np.maximum(ladder, min(epsilon, EVALUATION_EPSILON))
 
     def choose(self, q_values: np.ndarray, env_steps: int, is_first: np.ndarray) -> np.ndarray:
         """Epsilon-greedy actions, int64 [N].

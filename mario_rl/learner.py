@@ -19,6 +19,8 @@ from mario_rl.config import LearnerConfig
 from mario_rl.network import DuelingNetwork, to_tensor
 from mario_rl.replay import Batch
 
+_AVERAGE_DECAY = 0.99  # of an update
+
 
 class UpdateResult(NamedTuple):
     td_errors: np.ndarray  # float32 [B], target - Q
@@ -50,6 +52,9 @@ class Learner:
     """Holds the networks and improves the online network.
 
     `acting_net` is the online network as it was after the last update whose result was fetched.
+    `average_net` is what is evaluated and saved as a model: the exponential moving average of the
+    online network's weights over about the last 100 updates (Polyak & Juditsky 1992). A single
+    update moves many decisions that are nearly ties; an average does not follow it.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Learner:
         self.online_net = DuelingNetwork(num_actions, trunk_dtype, config.network_width).to(device)
         self.target_net = copy.deepcopy(self.online_net).requires_grad_(False)
         self.acting_net = copy.deepcopy(self.target_net)
+        self.average_net = copy.deepcopy(self.target_net)
         self._optimizer = torch.optim.Adam(
             self.online_net.parameters(), lr=config.learning_rate, fused=True
         )
@@ -114,12 +120,18 @@ class Learner:
             self.online_net.parameters(), self._max_grad_norm
         )
         self._optimizer.step()
+        self._average()
         return UpdateResult(
             td_errors=(td_target - q_values).detach().cpu().numpy(),
             loss=loss.item(),
             q_value=q_values.mean().item(),
             grad_norm=grad_norm.item(),
         )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        averages = list(self.average_net.parameters())
+        torch._foreach_lerp_(averages, list(self.online_net.parameters()), 1 - _AVERAGE_DECAY)
 
     def sync_target(self) -> None:
         """Copy the online network, when it stands still, into the target network."""
@@ -143,6 +155,7 @@ class Learner:
             return {
                 **copied,
                 "online_net": _copy_to_cpu(self.online_net.state_dict()),
+                "average_net": _copy_to_cpu(self.average_net.state_dict()),
                 "optimizer": _copy_to_cpu(self._optimizer.state_dict()),
                 "result": result,
             }
@@ -156,12 +169,13 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over networks, optimizer and result.
 
-        Only `state["online_net"]` must be there: it then is all three networks, and the optimizer
+        Only `state["online_net"]` must be there: it then is all four networks, and the optimizer
         stays as it is. The learning rate stays the config's.
         """
         self.online_net.load_state_dict(state["online_net"])
         self.target_net.load_state_dict(state.get("target_net", state["online_net"]))
         self.acting_net.load_state_dict(state.get("acting_net", state["online_net"]))
+        self.average_net.load_state_dict(state.get("average_net", state["online_net"]))
         if state.get("optimizer") is not None:
             learning_rate = self._optimizer.param_groups[0]["lr"]
             self._optimizer.load_state_dict(state["optimizer"])

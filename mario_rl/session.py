@@ -92,7 +92,7 @@ class Session:
                 config=trainer.config,
                 lineage=self._lineage,
                 evaluation=asdict(record),
-                weights=state["online_net"],
+                weights=state["average_net"],
                 optimizer=state["optimizer"],
             ).save(self._paths.model)
         self._display.line(

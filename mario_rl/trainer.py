@@ -241,7 +241,7 @@ class Trainer:
         """
         self.learner.wait()
         results = play_episodes(
-            self.learner.online_net.q_values,
+            self.learner.average_net.q_values,
             envs,
             self.config.evaluation.eval_episodes,
             seed=self.config.run.seed + self.env_steps,
