@@ -130,8 +130,9 @@ class Learner:
 
     @torch.no_grad()
     def _average(self) -> None:
-        averages = list(self.average_net.parameters())
-        torch._foreach_lerp_(averages, list(self.online_net.parameters()), 1 - _AVERAGE_DECAY)
+        networks = self.average_net.parameters(), self.online_net.parameters()
+        for average, weight in zip(*networks, strict=True):
+            average.lerp_(weight, 1 - _AVERAGE_DECAY)
 
     def sync_target(self) -> None:
         """Copy the online network, when it stands still, into the target network."""

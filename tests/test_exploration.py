@@ -36,8 +36,15 @@ def test_epsilon_falls_linearly():
 
 def test_ladder_is_that_of_ape_x():
     exploration = make(num_envs=8, eps_end=0.4, eps_ladder=7.0)
-    assert exploration.epsilons(100) == pytest.approx([0.4 ** (1 + i) for i in range(8)])
+    expected = [max(0.4 ** (1 + i), 0.01) for i in range(8)]
+    assert exploration.epsilons(100) == pytest.approx(expected)
     assert make(num_envs=1, eps_ladder=7.0).epsilons(100) == pytest.approx([0.1])
+
+
+def test_ladder_ends_where_evaluations_play():
+    exploration = make(num_envs=4, eps_end=0.02, eps_ladder=3.0)
+    assert exploration.epsilons(100) == pytest.approx([0.02, 0.01, 0.01, 0.01])
+    assert make(num_envs=4, eps_end=0.0, eps_ladder=3.0).epsilons(100) == pytest.approx([0] * 4)
 
 
 def test_share_of_random_actions_is_epsilon():

@@ -279,6 +279,17 @@ def test_bfloat16_convolutions_change_little_and_learn():
     assert losses[-1] < losses[0] / 10
 
 
+def test_average_follows_the_weights_of_about_the_last_hundred_updates():
+    learner = make_learner(learning_rate=1e-3)
+    expected = weights_of(learner)
+    for i in range(5):
+        learner.update(make_batch(seed=i))
+        expected = 0.99 * expected + 0.01 * weights_of(learner)
+    average = torch.cat([p.flatten() for p in learner.average_net.parameters()])
+    torch.testing.assert_close(average, expected)
+    assert not torch.equal(average, weights_of(learner))
+
+
 # the update beside the games
 
 
@@ -364,7 +375,7 @@ def test_without_an_optimizer_it_starts_afresh():
     assert not torch.equal(weights_of(continued), weights_of(fresh))
     # Adam's first step: moments of one gradient, so that each weight moves by about its sign.
     gradient = gradient_of(fresh)
-    expected = start.double() - 1e-3 * gradient / (gradient.abs() + 1.5e-4)
+    expected = start.double() - 1e-3 * gradient / (gradient.abs() + 1e-8)
     torch.testing.assert_close(weights_of(fresh).double(), expected, rtol=0, atol=1e-6)
 
 

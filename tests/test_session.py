@@ -105,7 +105,7 @@ def test_checkpoint_is_of_the_instant_at_which_it_was_begun(make_session):
     )
     for name, array in expected["replay"].items():
         assert np.array_equal(progress["replay"][name], array), name
-    for name in ("online_net", "target_net", "acting_net"):
+    for name in ("online_net", "target_net", "acting_net", "average_net"):
         saved = checkpoint.state["learner"][name]
         assert all(torch.equal(saved[key], learner[name][key]) for key in saved), name
         now = trainer.learner.state_dict()[name]
