@@ -58,6 +58,13 @@ class EnvConfig:
         "buttons the agent may press: right (5 actions), simple (7), complex (12)",
         choices=("right", "simple", "complex"),
     )
+    pixels: str = setting(
+        "red",
+        "what becomes of the colours: red, in which Mario and what moves stand out, or grey, in "
+        "which they are nearly as bright as the sky",
+        choices=("red", "grey"),
+        before="grey",
+    )
     show_buttons: bool = setting(
         True,
         "the agent sees, in place of the status bar, whether A and B are held",

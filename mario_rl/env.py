@@ -55,6 +55,8 @@ DEATH_REWARD = -2.5
 CLEAR_REWARD = 5.0
 
 SAVE_PERIOD_PX = 160  # ten blocks: hardly ever more than one obstacle
+_BACKDROP = 4, 128  # row and column of a pixel above the status bar
+
 # The console's memory
 _HELD_BUTTONS = 0x0D  # A and B as the game last saw them
 _A_BIT, _B_BIT = 0x80, 0x40
@@ -153,6 +155,7 @@ class MarioEnv:
         self._emulator = _Emulator(target=target)
         self._stall_steps = config.stall_steps
         self._single_stage = target is not None
+        self._pixels = config.pixels
         self._show_buttons = config.show_buttons
         self._save_points = save_points
         self._saved: tuple[tuple[int, int], int, int] | None = None  # stage, lives, x
@@ -221,7 +224,7 @@ class MarioEnv:
             self._emulator.step(0)
         self._look()
         self._max_x = self._x
-        return self._observe(self._grey()), self._info(RUNNING)
+        return self._observe(), self._info(RUNNING)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold an action for 4 frames, or until the episode ends.
@@ -241,14 +244,11 @@ class MarioEnv:
         button_byte = self._action_bytes[action]
         previous: np.ndarray | None = None
         for frame in range(FRAME_SKIP):
-            if frame == FRAME_SKIP - 1:
+            if frame == FRAME_SKIP - 1 and self._pixels == "grey":
                 previous = self._grey()
             self._emulator.step(button_byte)
             if self._emulator.done:
                 break
-        grey = self._grey()
-        if previous is not None:
-            grey = np.maximum(grey, previous)
 
         reward, outcome = self._judge()
         # Save points are where Mario first stands on the ground every 160 pixels, and at the
@@ -260,7 +260,7 @@ class MarioEnv:
             self.save()
         terminated = outcome in (CLEAR, DEATH, TIME_UP)
         truncated = outcome == STALL
-        return self._observe(grey), reward, terminated, truncated, self._info(outcome)
+        return self._observe(previous), reward, terminated, truncated, self._info(outcome)
 
     def _judge(self) -> tuple[float, int]:
         """Reward and outcome of the decision just made."""
@@ -341,15 +341,31 @@ class MarioEnv:
             self._emulator.close()
             self._emulator._env = None
 
-    def _observe(self, grey: np.ndarray) -> np.ndarray:
-        """What the agent sees of a screen, uint8 [84, 84]."""
-        frame = cv2.resize(grey, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
+    def _observe(self, previous: np.ndarray | None = None) -> np.ndarray:
+        """What the agent sees of the screen, uint8 [84, 84].
+
+        Args:
+            previous: the frame before, in grey, to take the maximum with.
+        """
+        pixels = self._red() if self._pixels == "red" else self._grey()
+        if previous is not None:
+            pixels = np.maximum(pixels, previous)
+        frame = cv2.resize(pixels, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
         if self._show_buttons:
             held = self._emulator.ram[_HELD_BUTTONS]
             left, right = np.hsplit(frame[:STATUS_BAR_ROWS], 2)
             left[:] = 255 if held & _A_BIT else 0
             right[:] = 255 if held & _B_BIT else 0
         return frame
+
+    def _red(self) -> np.ndarray:
+        """The red of each pixel or, if that is more, by how much its green or blue exceeds that of
+        the backdrop, so that on black one sees green and blue things, too."""
+        blue, green, red, _ = cv2.split(self._bgrx)
+        row, column = _BACKDROP
+        blue = cv2.subtract(blue, int(blue[row, column]))
+        green = cv2.subtract(green, int(green[row, column]))
+        return cv2.max(red, cv2.max(green, blue))
 
     def _grey(self) -> np.ndarray:
         return cv2.cvtColor(self._bgrx, cv2.COLOR_BGRA2GRAY)
