@@ -3,12 +3,14 @@
 The only importer of gym, gymnasium, nes_py and gym_super_mario_bros. On Python 3.10 to 3.12 that is
 the classic stack (gym 0.26, nes-py 8.2), from 3.13 on the new one (gymnasium, nes-py 9).
 
-Preprocessing follows Mnih et al. 2015: an action is held for 4 frames, the observation is the
-maximum of the last two, in grey, 84x84 pixels. Deviations: 1. the maximum is taken after the
-conversion to grey, as in Dopamine (Castro et al. 2018); 2. frames are stacked by the replay, which
-stores each frame once; 3. the status bar, of no use to the agent, makes room for the buttons that
-are held (`EnvConfig.show_buttons`): Mario jumps only when A is pressed anew, which the picture of
-the game does not tell from A held since the last jump.
+Preprocessing follows Mnih et al. 2015: an action is held for 4 frames, the observation has 84x84
+pixels. Deviations: 1. a pixel is its red, not its luminance, in which Mario is nearly as bright as
+the sky behind him (`EnvConfig.pixels`); 2. the observation is the last of the 4 frames: sprites do
+not flicker here, and the maximum of two, made for light sprites on black, would wipe out dark ones;
+3. the status bar, of no use to the agent, makes room for the buttons that are held
+(`EnvConfig.show_buttons`): Mario jumps only when A is pressed anew, which the picture of the game
+does not tell from A held since the last jump; 4. frames are stacked by the replay, which stores
+each frame once.
 """
 
 import contextlib
@@ -233,7 +235,7 @@ class MarioEnv:
             action: the index of one of `action_names`.
 
         Returns:
-            frame: uint8 [84, 84], the maximum of the last two frames.
+            frame: uint8 [84, 84].
             reward: see the class.
             terminated: Mario died, or the single stage (or the whole game) is cleared.
             truncated: cut off for want of progress; not the end as far as returns go.

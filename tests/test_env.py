@@ -68,7 +68,7 @@ def test_import_is_silent():
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_frames_are_small_grey_copies(env):
+def test_frames_are_small_copies(env):
     first, _ = env.reset()
     kept = first.copy()
     for _ in range(5):
@@ -78,11 +78,11 @@ def test_frames_are_small_grey_copies(env):
     assert not np.array_equal(frame, first)
 
 
-def test_frame_is_the_maximum_of_the_last_two_emulated_frames():
+def test_grey_frame_is_the_maximum_of_the_last_two_emulated_frames():
     import cv2
 
     screens = []
-    config = EnvConfig(stage="1-1", show_buttons=False)
+    config = EnvConfig(stage="1-1", pixels="grey", show_buttons=False)
     env = MarioEnv(config, on_frame=lambda screen: screens.append(screen.copy()))
     env.reset()
     for _ in range(20):
@@ -93,6 +93,30 @@ def test_frame_is_the_maximum_of_the_last_two_emulated_frames():
         expected = cv2.resize(np.maximum(*greys), (84, 84), interpolation=cv2.INTER_AREA)
         assert np.array_equal(frame, expected)
     env.close()
+
+
+@pytest.mark.parametrize("stage", ["1-1", "1-2"])
+def test_red_frame_is_the_last_emulated_frame_against_the_backdrop(stage):
+    """Slowly, in floats."""
+    import cv2
+
+    env = MarioEnv(EnvConfig(stage=stage, show_buttons=False))
+    frame, _ = env.reset()
+    for _ in range(12):
+        red, green, blue = np.moveaxis(env.screen().astype(float), 2, 0)
+        pixels = np.maximum(red, np.maximum(green - green[4, 128], blue - blue[4, 128]))
+        expected = cv2.resize(pixels, (84, 84), interpolation=cv2.INTER_AREA)
+        assert np.abs(frame - expected).max() <= 0.5 + 1e-6
+        frame, *_ = env.step(RIGHT_A_B)
+
+
+def test_mario_stands_out_in_red_and_not_in_grey():
+    contrast = {}
+    for pixels in ("red", "grey"):
+        frame, _ = MarioEnv(EnvConfig(stage="1-1", pixels=pixels)).reset()
+        mario = frame[67:72, 14:18].astype(float)
+        contrast[pixels] = abs(mario.mean() - frame[30, 40])
+    assert contrast["red"] > 3 * contrast["grey"]
 
 
 def test_reward_pays_for_new_furthest_x_only(env):
