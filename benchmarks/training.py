@@ -25,6 +25,7 @@ CONFIG = Config().replaced(
         "num_envs": 8,
         "batch_size": 256,
         "replay_ratio": 8.0,
+        "network_width": 1.0,
         "replay_capacity": 100_000,
         "learning_starts": max(256, scaled(1_000)),
         "device": "cpu",

@@ -90,15 +90,17 @@ class ExplorationConfig:
     )
     eps_end: float = setting(0.02, "probability of a random action at the end", interval="[0, 1]")
     eps_decay: int = setting(
-        100_000,
+        50_000,
         "epsilon falls linearly from --eps-start to --eps-end over this long",
         unit="env steps",
         interval="[1, inf)",
     )
     eps_ladder: float = setting(
-        0.0,
-        "game i explores with epsilon ** (1 + this * i / (--num-envs - 1)); 0: all alike",
+        7.0,
+        "game i explores with epsilon ** (1 + this * i / (--num-envs - 1)), but as long as epsilon "
+        "is with no less than evaluations do (0.01); 7 as in Horgan et al. 2018; 0: all alike",
         interval="[0, 100]",
+        before=0.0,
     )
     hold_actions: bool = setting(
         True,
@@ -107,8 +109,9 @@ class ExplorationConfig:
     )
     retry_share: float = setting(
         0.5,
-        "share of the games that go on from their last save point after a death, not from the "
-        "start; save points are where Mario stands on the ground every 160 pixels",
+        "share of the games, those with the largest epsilons, that go on from their last save "
+        "point after a death, not from the start; save points are where Mario stands on the ground "
+        "every 160 pixels",
         interval="[0, 1]",
         before=0.0,
     )
