@@ -1,4 +1,5 @@
 # make demo     install, train 20 episodes, evaluate, record, plot: the whole tool in minutes
+# make play     watch a trained model clear World 1-1: in a window or, without a display, as a video
 # make train    start a real run:  make train RUN=my_run ARGS="--stage 1-1 --num-episodes 5000"
 # make test     install and run the test suite
 # make check    linter, formatter and type checker
@@ -21,7 +22,7 @@ find_python = $(firstword $(foreach v,$(1),$(shell for p in python$(v) $$HOME/.p
 	"$$p" -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$(v)')" 2>/dev/null && echo "$$p" && break; done)))
 OTHER_PYTHON ?= $(call find_python,$(OTHERS))
 
-.PHONY: demo train named test check bench torture soak stacks preflight
+.PHONY: demo play train named test check bench torture soak stacks preflight
 
 preflight:
 	@test -n "$(VERSION)" || { echo "error: '$(PYTHON)' does not run: name a Python 3.10 to 3.13, as in PYTHON=python3.12 make ..." >&2; exit 2; }
@@ -62,6 +63,10 @@ demo: $(VENV)/.ready-$(VERSION)
 	@echo "statistics:  stats/$(RUN)/"
 	@echo "plots:       stats/$(RUN)/training.png, videos/$(RUN)_1-1.png"
 	@echo "video:       videos/$(RUN)_1-1.mp4"
+
+play: $(VENV)/.ready-$(VERSION)
+	@$(BIN)/python eval_mario.py --model-path pretrained/1-1.pth --render || \
+		$(BIN)/python eval_mario.py --model-path pretrained/1-1.pth --record
 
 named:
 	@test "$(origin RUN)" = "command line" || { echo 'usage: make train RUN=name ARGS="--stage 1-1 ..."' >&2; exit 2; }

@@ -162,11 +162,11 @@ class LearnerConfig:
         before=1.0,
     )
     n_step: int = setting(
-        3, "rewards summed before bootstrapping", unit="env steps", interval="[1, 32]"
+        5, "rewards summed before bootstrapping", unit="env steps", interval="[1, 32]"
     )
     replay_ratio: float = setting(
-        8.0,
-        "transitions learned from for each env step; 8 as in Mnih et al. 2015",
+        12.0,
+        "transitions learned from for each env step; Mnih et al. 2015: 8",
         unit="transitions/env step",
         interval="(0, 1024]",
     )
@@ -177,9 +177,11 @@ class LearnerConfig:
         2_000, "the target network is renewed this often", unit="env steps", interval="[1, inf)"
     )
     network_width: float = setting(
-        1.0,
-        "channels and units of the network, as a multiple of those of Mnih et al. 2015",
+        0.5,
+        "channels and units of the network, as a multiple of those of Mnih et al. 2015; half of "
+        "them learn three times as fast on a CPU",
         interval="(0, 4]",
+        before=1.0,
     )
     max_grad_norm: float = setting(10.0, "gradients are clipped to this norm", interval="(0, inf)")
 

@@ -2,18 +2,23 @@
 
     python -m pretrained.ship --run-name RUN
 
-writes pretrained/STAGE.pth and pretrained/STAGE.json: the evaluation by the protocol, and how the
-run was trained.
+writes pretrained/STAGE.pth, pretrained/STAGE.json (the evaluation by the protocol, and how the run
+was trained) and docs/images/STAGE.gif (the first of its games without random actions that clears).
 """
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from mario_rl.cli import Parser, run_script
+from mario_rl.errors import UserError
 
 EPISODES = 100
+GIF_FRAME_PERIOD = 4  # 15 frames per second
 FOLDER = Path(__file__).parent
+IMAGES = FOLDER.parent / "docs" / "images"
 
 
 def main() -> None:
@@ -45,6 +50,32 @@ def main() -> None:
         "command": run["sessions"][0]["command"],
     }
     path.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+    save_gif(path, IMAGES / f"{path.stem}.gif")
+
+
+def save_gif(model_path: Path, gif_path: Path) -> None:
+    """Play until a game clears the stage, and save that one."""
+    from PIL import Image
+
+    from mario_rl.actors import SerialEnvs
+    from mario_rl.env import MarioEnv
+    from mario_rl.evaluation import play_episodes
+    from mario_rl.model import Model
+
+    model = Model.load(model_path)
+    frames: list[np.ndarray] = []
+    envs = SerialEnvs([MarioEnv(model.config.env, lambda frame: frames.append(frame.copy()))])
+    for seed in range(EPISODES):
+        frames.clear()
+        (result,) = play_episodes(model.network().q_values, envs, 1, seed, epsilon=0)
+        if result.stages_cleared:
+            break
+    else:
+        raise UserError(f"{model_path} clears none of {EPISODES} games: no GIF")
+    images = [Image.fromarray(frame) for frame in frames[::GIF_FRAME_PERIOD]]
+    images[0].save(
+        gif_path, save_all=True, append_images=images[1:], duration=70, loop=0, optimize=True
+    )
 
 
 if __name__ == "__main__":
