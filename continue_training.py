@@ -1,7 +1,7 @@
 """Prepare the next iteration of training from the best model of the earlier runs.
 
-The new run keeps the model's settings, but for epsilon, which starts at 0.1 or lower, and for those
-given here.
+The new run keeps the model's settings, but for epsilon, which starts at 0.1 or lower, the learning
+rate, which stays where the model's had come to, and for those given here.
 """
 
 from pathlib import Path

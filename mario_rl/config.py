@@ -148,7 +148,15 @@ class LearnerConfig:
     batch_size: int = setting(
         256, "transitions in one update", unit="transitions", interval="[1, 65536]"
     )
-    learning_rate: float = setting(0.0001, "Adam's step size", interval="(0, 1]")
+    learning_rate: float = setting(0.0001, "Adam's step size at the start", interval="(0, 1]")
+    lr_decay: int = setting(
+        200_000,
+        "Adam's step size falls linearly to a tenth over this long: large steps keep a good policy "
+        "from getting better; 0: it stays",
+        unit="env steps",
+        interval="[0, inf)",
+        before=0,
+    )
     gamma: float = setting(
         0.9,
         "discount of one env step; 0.9 because agents at 0.99 are known to stay at the first pit",

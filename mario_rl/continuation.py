@@ -12,6 +12,7 @@ from mario_rl.evaluation import rank
 from mario_rl.files import RunPaths
 from mario_rl.model import Lineage, Model
 from mario_rl.runs import create_run
+from mario_rl.schedules import learning_rate
 
 FINE_TUNING_EPSILON = 0.1  # at most: the model knows where to go, and random play would undo it
 
@@ -74,7 +75,8 @@ def create_iteration(
 ) -> RunPaths:
     """Create a run that begins with a model's weights.
 
-    It takes over the model's settings but for epsilon, which starts low, and `changes`.
+    It takes over the model's settings but for epsilon, which starts low, the learning rate, which
+    stays what it had come to, and `changes`.
 
     Returns:
         The new run's paths, ready to be resumed.
@@ -92,7 +94,7 @@ def create_iteration(
     iteration = iteration or model.lineage.iteration + 1
     if run_name is None:
         run_name = f"{re.sub(r'-iter[0-9]+$', '', model.run_name)}-iter{iteration}"
-    config = _fine_tuning_config(model.config, changes)
+    config = _fine_tuning_config(model, changes)
     optimizer = None if reset_optimizer else model.optimizer
     parent = {
         "run_name": model.run_name,
@@ -107,13 +109,19 @@ def create_iteration(
         f"created run {run_name!r}, iteration {iteration}, from {model_path} (clear rate "
         f"{parent['clear_rate']:.0%}, mean x {parent['mean_x']:.0f}); optimizer "
         f"{'continued' if optimizer else 'reset'}; epsilon {config.exploration.eps_start:g} to "
-        f"{config.exploration.eps_end:g} over {config.exploration.eps_decay:,} env steps"
+        f"{config.exploration.eps_end:g} over {config.exploration.eps_decay:,} env steps; "
+        f"learning rate {config.learner.learning_rate:.2g}"
     )
     return paths
 
 
-def _fine_tuning_config(config: Config, changes: dict[str, Any]) -> Config:
-    exploration = config.exploration
+def _fine_tuning_config(model: Model, changes: dict[str, Any]) -> Config:
+    exploration, learner = model.config.exploration, model.config.learner
     eps_start = changes.get("eps_start", min(exploration.eps_start, FINE_TUNING_EPSILON))
-    fine_tuning = {"eps_start": eps_start, "eps_end": min(exploration.eps_end, eps_start)}
-    return config.replaced({**fine_tuning, **changes})
+    fine_tuning = {
+        "eps_start": eps_start,
+        "eps_end": min(exploration.eps_end, eps_start),
+        "learning_rate": learning_rate(learner, model.evaluation["env_steps"]),
+        "lr_decay": 0,
+    }
+    return model.config.replaced({**fine_tuning, **changes})

@@ -78,6 +78,11 @@ class Learner:
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._update: Future[UpdateResult] | None = None
 
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Of the updates that begin from now on. The config's is what it is at first."""
+        assert self._update is None
+        self._optimizer.param_groups[0]["lr"] = learning_rate
+
     def begin_update(self, batch: Batch) -> None:
         """Start one step of gradient descent on the batch; `fetch_result` must come before the
         next."""

@@ -30,7 +30,7 @@ from mario_rl.machine import resident_memory_bytes
 from mario_rl.recorder import Recorder
 from mario_rl.replay import NStepAccumulator, PrioritizedReplay, Transitions
 from mario_rl.rollout import Episode, Rollout
-from mario_rl.schedules import linear
+from mario_rl.schedules import learning_rate, linear
 from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord
 
 UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
@@ -124,6 +124,7 @@ class Trainer:
             batch = self.replay.sample(
                 config.batch_size, self.importance_exponent, self._sample_rng
             )
+            self.learner.set_learning_rate(learning_rate(config, self.env_steps))
             self.learner.begin_update(batch)
             self._learning, self._learning_since = batch.slots, self.replay.rows_written
             self.updates += 1
