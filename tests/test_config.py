@@ -13,9 +13,9 @@ from hypothesis import given, strategies
 from hypothesis import settings as hypothesis_settings
 
 from mario_rl.cli import Parser, add_config_flags, given_settings, run_script
-from mario_rl.config import Config, contains, flag_of, settings, value_type
+from mario_rl.config import Config, LearnerConfig, contains, flag_of, settings, value_type
 from mario_rl.errors import UserError
-from mario_rl.schedules import linear
+from mario_rl.schedules import learning_rate, linear
 
 ROOT = Path(__file__).resolve().parents[1]
 ITEMS = {item.name: item for _, item in settings()}
@@ -348,7 +348,7 @@ def test_json_round_trip(config):
 def test_missing_settings_are_what_runs_did_before_there_were_these():
     before = {
         "hold_actions": False, "retry_share": 0.0, "pixels": "grey", "show_buttons": False,
-        "reward_scale": 1.0, "eps_ladder": 0.0, "network_width": 1.0,
+        "reward_scale": 1.0, "eps_ladder": 0.0, "network_width": 1.0, "lr_decay": 0,
     }  # fmt: skip
     assert Config.from_dict({}) == Config().replaced(before) != Config()
     partial = {"learner": {"gamma": 0.5}}
@@ -396,6 +396,15 @@ def test_linear_schedule_falls_and_then_stays(env_steps, value):
 @pytest.mark.parametrize(("env_steps", "value"), [(0, 0.4), (1, 0.7), (2, 1.0), (3, 1.0)])
 def test_linear_schedule_rises_too(env_steps, value):
     assert linear(0.4, 1.0, 2, env_steps) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("lr_decay", "env_steps", "value"),
+    [(1000, 0, 0.02), (1000, 500, 0.011), (1000, 1000, 0.002), (1000, 10**9, 0.002), (0, 99, 0.02)],
+)
+def test_learning_rate_falls_to_a_tenth_if_at_all(lr_decay, env_steps, value):
+    config = LearnerConfig(learning_rate=0.02, lr_decay=lr_decay)
+    assert learning_rate(config, env_steps) == pytest.approx(value)
 
 
 def test_linear_schedule_ends_exactly():

@@ -166,6 +166,11 @@ def test_continue_prints_a_command_that_works(folder, trained):
     result = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "evaluation at 0 steps" in result.stdout
+    before, after = (
+        json.loads((folder / f"stats/{name}/config.json").read_text())["learner"]
+        for name in ("first", "second")
+    )
+    assert after["learning_rate"] < before["learning_rate"] and after["lr_decay"] == 0
     lineage = json.loads((folder / "stats/second/run.json").read_text())["lineage"]
     assert lineage["iteration"] == 2 and len(lineage["parents"]) == 1
     _, output, _ = call(

@@ -1,0 +1,43 @@
+"""The shipped models, against what is said of them."""
+
+import json
+from collections import Counter
+from math import comb
+
+import pytest
+from scripts import ROOT, call
+
+MODELS = sorted((ROOT / "pretrained").glob("*.pth"))
+GAMES = 8
+
+
+def test_there_is_one_of_the_first_stage():
+    assert "1-1" in [path.stem for path in MODELS]
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_plays_as_published(path, tmp_path):
+    published = json.loads(path.with_suffix(".json").read_text())
+    evaluation, episodes = published["evaluation"], published["episodes"]
+    assert (published["stage"], published["epsilon"], published["noops"]) == (path.stem, 0.01, 30)
+    assert evaluation["eval_episodes"] == len(episodes) == 100
+    assert evaluation["clears"] == Counter(e["outcome"] for e in episodes)["clear"]
+
+    flags = ["--model-path", str(path), "--episodes", str(GAMES), "--seed", "1", "--json"]
+    code, output, _ = call("eval_mario.py", flags, tmp_path)
+    assert code == 0
+    clears, rate = json.loads(output)["evaluation"]["clears"], evaluation["clear_rate_low"]
+    as_few = sum(comb(GAMES, k) * rate**k * (1 - rate) ** (GAMES - k) for k in range(clears + 1))
+    assert as_few > 0.001, f"only {clears} of {GAMES} cleared"
+
+
+def test_training_continues_from_a_shipped_model(tmp_path):
+    flags = f"""
+        --iteration 2 --run-name next --model-path {MODELS[0]} --start --max-steps 300
+        --learning-starts 280 --eval-episodes 4 --output-dir {tmp_path}
+    """
+    code, output, errors = call("continue_training.py", flags.split(), tmp_path)
+    assert code == 0, errors
+    first = next(line for line in output.splitlines() if line.startswith("evaluation at 0 steps"))
+    assert int(first.split()[4]) >= 2, first
+    assert (tmp_path / "models" / "next.pth").exists()
