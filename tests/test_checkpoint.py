@@ -145,7 +145,7 @@ except UserError as error:
 
 
 def model():
-    network = DuelingNetwork(7)
+    network = DuelingNetwork(7, width=Config().learner.network_width)
     return Model("run", Config(), Lineage(2, [{"run_name": "first"}]), {"clear_rate": 0.5},
                  network.state_dict(), None)  # fmt: skip
 
@@ -157,7 +157,7 @@ def test_model_round_trip(tmp_path):
     assert (loaded.config, loaded.lineage) == (original.config, original.lineage)
     assert loaded.evaluation == original.evaluation
     obs = torch.randint(0, 255, (2, 4, 84, 84), dtype=torch.uint8)
-    network = DuelingNetwork(7)
+    network = DuelingNetwork(7, width=Config().learner.network_width)
     network.load_state_dict(original.weights)
     assert torch.equal(loaded.network()(obs), network(obs))
 

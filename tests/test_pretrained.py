@@ -1,6 +1,7 @@
 """The shipped models, against what is said of them."""
 
 import json
+import re
 from collections import Counter
 from math import comb
 
@@ -8,7 +9,7 @@ import pytest
 from scripts import ROOT, call
 
 MODELS = sorted((ROOT / "pretrained").glob("*.pth"))
-GAMES = 8
+GAMES = 6
 
 
 def test_there_is_one_of_the_first_stage():
@@ -28,16 +29,16 @@ def test_plays_as_published(path, tmp_path):
     assert code == 0
     clears, rate = json.loads(output)["evaluation"]["clears"], evaluation["clear_rate_low"]
     as_few = sum(comb(GAMES, k) * rate**k * (1 - rate) ** (GAMES - k) for k in range(clears + 1))
-    assert as_few > 0.001, f"only {clears} of {GAMES} cleared"
+    assert as_few > 0.01, f"only {clears} of {GAMES} cleared"
 
 
 def test_training_continues_from_a_shipped_model(tmp_path):
     flags = f"""
-        --iteration 2 --run-name next --model-path {MODELS[0]} --start --max-steps 300
-        --learning-starts 280 --eval-episodes 4 --output-dir {tmp_path}
+        --iteration 2 --run-name next --model-path {MODELS[0]} --start --max-steps 80
+        --learning-starts 64 --batch-size 64 --eval-episodes 2 --output-dir {tmp_path}
     """
     code, output, errors = call("continue_training.py", flags.split(), tmp_path)
     assert code == 0, errors
     first = next(line for line in output.splitlines() if line.startswith("evaluation at 0 steps"))
-    assert int(first.split()[4]) >= 2, first
+    assert int(re.search(r"mean x (\d+)", first)[1]) > 1500, first
     assert (tmp_path / "models" / "next.pth").exists()
