@@ -65,8 +65,7 @@ demo: $(VENV)/.ready-$(VERSION)
 	@echo "video:       videos/$(RUN)_1-1.mp4"
 
 play: $(VENV)/.ready-$(VERSION)
-	@$(BIN)/python eval_mario.py --model-path pretrained/1-1.pth --render || \
-		$(BIN)/python eval_mario.py --model-path pretrained/1-1.pth --record
+	$(BIN)/python eval_mario.py --model-path pretrained/1-1.pth $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),--render,--record)
 
 named:
 	@test "$(origin RUN)" = "command line" || { echo 'usage: make train RUN=name ARGS="--stage 1-1 ..."' >&2; exit 2; }
