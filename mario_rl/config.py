@@ -151,8 +151,8 @@ class LearnerConfig:
     learning_rate: float = setting(0.0001, "Adam's step size at the start", interval="(0, 1]")
     lr_decay: int = setting(
         200_000,
-        "Adam's step size falls linearly to a tenth over this long: large steps keep a good policy "
-        "from getting better; 0: it stays",
+        "Adam's step size falls linearly to a tenth over this long: large steps make a good policy "
+        "come and go; 0: it stays",
         unit="env steps",
         interval="[0, inf)",
         before=0,
