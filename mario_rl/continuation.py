@@ -91,6 +91,12 @@ def create_iteration(
             f"{flag_of('action_set')} {changes['action_set']}: {model_path} was trained with "
             f"{action_set!r}, whose actions are not the same; leave the flag out"
         )
+    width = model.config.learner.network_width
+    if changes.get("network_width", width) != width:
+        raise UserError(
+            f"{flag_of('network_width')} {changes['network_width']:g}: the network of {model_path} "
+            f"has {width:g}; leave the flag out"
+        )
     iteration = iteration or model.lineage.iteration + 1
     if run_name is None:
         run_name = f"{re.sub(r'-iter[0-9]+$', '', model.run_name)}-iter{iteration}"

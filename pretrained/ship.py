@@ -43,6 +43,9 @@ def main() -> None:
         max_steps=None, seed=0, render=False, record=False, plot=False, delay=0,
     )  # fmt: skip
     report = evaluate_model(request, print)
+    # The games that a model was chosen by flatter it.
+    evaluation = {**model.evaluation, **report["evaluation"]}
+    replace(model, weights=weights, optimizer=None, evaluation=evaluation).save(path)
     report["model"] = path.name
     report["training"] = {
         **{name: model.evaluation[name] for name in ("env_steps", "updates", "episodes", "hours")},

@@ -194,6 +194,9 @@ def test_continue_refuses_what_does_not_fit(folder, trained, tmp_path):
     error = error_of(folder, "continue_training.py", "--model-path", "models/first.pth",
                 "--action-set", "right")  # fmt: skip
     assert "--action-set right" in error and "simple" in error
+    error = error_of(folder, "continue_training.py", "--model-path", "models/first.pth",
+                     "--network-width", 1)  # fmt: skip
+    assert "--network-width 1" in error and "0.5" in error
     error = error_of(tmp_path, "continue_training.py", "--iteration", 2)
     assert "progressive_mario_trainer.py" in error
     error = error_of(folder, "continue_training.py", "--model-path", "models/first.pth",
