@@ -121,7 +121,7 @@ class SlowWorkers(WorkerEnvs):
 
 
 def play_real_game(tmp_path, learner_type, envs_type):
-    config = SMALL.replaced({"stage": "1-1", "num_envs": 2, "stall_steps": 3})
+    config = SMALL.replaced({"stage": "1-1", "num_envs": 2, "stall_steps": 5})
     learner = learner_type(config.learner, 7, torch.device("cpu"), config.run.seed)
     paths = RunPaths(tmp_path, f"{learner_type.__name__}-{envs_type.__name__}")
     with (
@@ -129,9 +129,9 @@ def play_real_game(tmp_path, learner_type, envs_type):
         closing(Recorder(paths, {}, 0)) as recorder,
     ):
         trainer = Trainer(config, learner, envs, recorder)
-        while trainer.env_steps < 140:
+        while trainer.env_steps < 200:
             trainer.step()
-        assert trainer.updates > 3 and trainer.episodes > 0
+        assert trainer.updates > 3 and trainer.episodes > 1
         return weights_of(trainer), trainer.replay.state_dict()
 
 
@@ -246,5 +246,5 @@ def test_diverged_training_stops_with_one_line(tmp_path):
     with torch.no_grad():
         trainer.learner.online_net.value[2].bias.fill_(float("nan"))
     with pytest.raises(UserError, match="lower --learning-rate"):
-        while trainer.env_steps < 140:
+        while trainer.env_steps < 200:
             trainer.step()
