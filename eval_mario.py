@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from mario_rl.cli import Parser, ending_at_ctrl_c, number, run_script
-from mario_rl.config import FULL_GAME, STAGES
+from mario_rl.config import EVALUATION_EPSILON, FULL_GAME, MAX_NOOP_FRAMES, STAGES
 
 # The protocol by which models are judged, and one undisturbed game for the eye.
-MEASURE = {"episodes": 20, "epsilon": 0.01, "noops": 30}
+MEASURE = {"episodes": 20, "epsilon": EVALUATION_EPSILON, "noops": MAX_NOOP_FRAMES}
 WATCH = {"episodes": 1, "epsilon": 0.0, "noops": 0}
 
 

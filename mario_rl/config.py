@@ -19,6 +19,10 @@ FULL_GAME = "full"
 FRAME_SHAPE = (84, 84)
 STACK = 4
 
+# Of the protocol by which policies are judged.
+EVALUATION_EPSILON = 0.01
+MAX_NOOP_FRAMES = 30
+
 
 def setting(
     default: Any,
@@ -86,9 +90,11 @@ class ExplorationConfig:
         8, "games played side by side", unit="environments", interval="[1, 256]"
     )
     eps_start: float = setting(
-        1.0, "probability of a random action at the start", interval="[0, 1]"
+        1.0,
+        "epsilon, the probability to begin a random action, at the start of the run",
+        interval="[0, 1]",
     )
-    eps_end: float = setting(0.02, "probability of a random action at the end", interval="[0, 1]")
+    eps_end: float = setting(0.02, "epsilon after its decay", interval="[0, 1]")
     eps_decay: int = setting(
         50_000,
         "epsilon falls linearly from --eps-start to --eps-end over this long",
@@ -104,17 +110,23 @@ class ExplorationConfig:
     )
     hold_actions: bool = setting(
         True,
-        "random actions are held for a random number of env steps, mostly few, some many",
+        "random actions are held for a random number of env steps, mostly few, some many, 3 in the "
+        "mean: so much more than epsilon is the share of random env steps",
         before=False,
     )
     retry_share: float = setting(
         0.5,
-        "share of the games, those with the largest epsilons, that go on from their last save "
-        "point after a death, not from the start; save points are where Mario stands on the ground "
-        "every 160 pixels",
+        "share of the games, rounded down, those with the largest epsilons, that begin an episode "
+        "at their last save point, not at the start, unless the one before cleared the stage; save "
+        "points are where Mario stands on the ground every 160 pixels",
         interval="[0, 1]",
         before=0.0,
     )
+
+    @property
+    def num_retrying(self) -> int:
+        """How many of the games, the first, go on from save points."""
+        return int(self.retry_share * self.num_envs)
 
 
 @dataclass(frozen=True)

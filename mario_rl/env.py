@@ -364,11 +364,11 @@ class MarioEnv:
         """The red of each pixel or, if that is more, by how much its green or blue exceeds that of
         the backdrop, so that on black one sees green and blue things, too."""
         blue, green, red, _ = cv2.split(self._bgrx)
-        blue_excess, green_excess = (
-            np.maximum(channel, channel[_BACKDROP]) - channel[_BACKDROP]
+        excesses = (
+            cv2.subtract(channel, int(channel[_BACKDROP]))  # type: ignore[call-overload]
             for channel in (blue, green)
         )
-        return cv2.max(red, cv2.max(green_excess, blue_excess))
+        return cv2.max(red, cv2.max(*excesses))
 
     def _grey(self) -> np.ndarray:
         return cv2.cvtColor(self._bgrx, cv2.COLOR_BGRA2GRAY)

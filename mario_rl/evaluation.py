@@ -14,11 +14,8 @@ from typing import Any
 import numpy as np
 
 from mario_rl.actors import IDLE, NOOP, RESET, Envs, Position
-from mario_rl.config import FRAME_SHAPE, STACK
+from mario_rl.config import EVALUATION_EPSILON, FRAME_SHAPE, MAX_NOOP_FRAMES, STACK
 from mario_rl.env import FRAME_SKIP, OUTCOMES
-
-EPSILON = 0.01
-MAX_NOOP_FRAMES = 30
 
 
 @dataclass
@@ -77,7 +74,7 @@ def play_episodes(
     episodes: int,
     seed: int,
     *,
-    epsilon: float = EPSILON,
+    epsilon: float = EVALUATION_EPSILON,
     max_noop_frames: int = MAX_NOOP_FRAMES,
     max_steps: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mario_rl.config import ExplorationConfig
-from mario_rl.evaluation import EPSILON as EVALUATION_EPSILON
+from mario_rl.config import EVALUATION_EPSILON, ExplorationConfig
 from mario_rl.schedules import linear
 
 _ZIPF_EXPONENT = 2.0

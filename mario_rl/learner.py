@@ -53,8 +53,9 @@ class Learner:
 
     `acting_net` is the online network as it was after the last update whose result was fetched.
     `average_net` is what is evaluated and saved as a model: the exponential moving average of the
-    online network's weights over about the last 100 updates (Polyak & Juditsky 1992). A single
-    update moves many decisions that are nearly ties; an average does not follow it.
+    online network's weights over about the last 100 updates (Polyak & Juditsky 1992), or the mean
+    of all if there were fewer. A single update moves many decisions that are nearly ties; an
+    average does not follow it.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Learner:
         self.target_net = copy.deepcopy(self.online_net).requires_grad_(False)
         self.acting_net = copy.deepcopy(self.target_net)
         self.average_net = copy.deepcopy(self.target_net)
+        self._averaged_updates = 0
         self._optimizer = torch.optim.Adam(
             self.online_net.parameters(), lr=config.learning_rate, fused=True
         )
@@ -135,9 +137,11 @@ class Learner:
 
     @torch.no_grad()
     def _average(self) -> None:
+        self._averaged_updates += 1
+        share = max(1 - _AVERAGE_DECAY, 1 / self._averaged_updates)
         networks = self.average_net.parameters(), self.online_net.parameters()
         for average, weight in zip(*networks, strict=True):
-            average.lerp_(weight, 1 - _AVERAGE_DECAY)
+            average.lerp_(weight, share)
 
     def sync_target(self) -> None:
         """Copy the online network, when it stands still, into the target network."""
@@ -162,6 +166,7 @@ class Learner:
                 **copied,
                 "online_net": _copy_to_cpu(self.online_net.state_dict()),
                 "average_net": _copy_to_cpu(self.average_net.state_dict()),
+                "averaged_updates": self._averaged_updates,
                 "optimizer": _copy_to_cpu(self._optimizer.state_dict()),
                 "result": result,
             }
@@ -176,16 +181,15 @@ class Learner:
         """Take over networks, optimizer and result.
 
         Only `state["online_net"]` must be there: it then is all four networks, and the optimizer
-        stays as it is. The learning rate stays the config's.
+        stays as it is.
         """
         self.online_net.load_state_dict(state["online_net"])
         self.target_net.load_state_dict(state.get("target_net", state["online_net"]))
         self.acting_net.load_state_dict(state.get("acting_net", state["online_net"]))
         self.average_net.load_state_dict(state.get("average_net", state["online_net"]))
+        self._averaged_updates = state.get("averaged_updates", 0)
         if state.get("optimizer") is not None:
-            learning_rate = self._optimizer.param_groups[0]["lr"]
             self._optimizer.load_state_dict(state["optimizer"])
-            self._optimizer.param_groups[0]["lr"] = learning_rate
         if state.get("result") is not None:
             result = {**state["result"], "td_errors": state["result"]["td_errors"].numpy()}
             self._update = Future()

@@ -6,8 +6,8 @@ An observation is gathered from four slots when it is needed; `age`, the number 
 episode's reset, tells where the stack must repeat the first frame. The last frame of an episode
 has a slot, from which bootstrapping at a truncation starts, but begins no transition.
 
-Deviations from the paper: 1. new transitions get the greatest priority seen so far, kept over the
-whole run; 2. importance weights are divided by the greatest of the batch.
+Deviations from the paper: 1. new transitions get the greatest priority seen so far in the whole
+run, at least 1; 2. importance weights are divided by the greatest of the batch.
 """
 
 from typing import Any, NamedTuple

@@ -1,7 +1,7 @@
 """The training games: what each is told to do, and what is going on in it.
 
-Some of them do not begin anew after a death but go on from their last save point, so that they get
-as far as the policy and its exploration lead, and practise longest what is hardest (a simple form
+Some of them do not begin anew after a death or a stall but go on from their last save point, so
+that they get as far as the policy and its exploration lead, and practise longest what is hardest (a simple form
 of the returns of Go-Explore, Ecoffet et al. 2021, and of the resets of Salimans & Chen 2018). The
 others play from the start, as in evaluations.
 """
@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mario_rl.actors import NOOP, RESET, RETRY, Envs, Position
-from mario_rl.config import ExplorationConfig
+from mario_rl.config import MAX_NOOP_FRAMES, ExplorationConfig
 from mario_rl.env import CLEAR, FRAME_SKIP
 from mario_rl.errors import UserError
-from mario_rl.evaluation import MAX_NOOP_FRAMES
 from mario_rl.exploration import Exploration
 
 # A save point may be one from which nobody survives, or the clock may run out soon.

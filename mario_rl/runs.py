@@ -123,7 +123,7 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
                 config.env,
                 config.exploration.num_envs,
                 display.line,
-                round(config.exploration.retry_share * config.exploration.num_envs),
+                config.exploration.num_retrying,
             )
         ) as envs,
         closing(Recorder(paths, contents, env_steps)) as recorder,

@@ -104,18 +104,19 @@ class RecordLog(Generic[Record]):
         """
         names = [item.name for item in fields(record_type)]
         header = (",".join(names) + "\n").encode()
-        existing = path.read_bytes() if path.exists() else b""
+        found = path.read_bytes() if path.exists() else b""
+        existing = with_new_columns(found, record_type)
         first_line = (content or existing).partition(b"\n")[0]
         if (content or b"\n" in existing) and first_line != header.rstrip():
             raise UserError(f"{path} has other columns than this version writes; move it away")
         self.path = path
         self._content = bytearray(content or header)
-        if not existing.startswith(self._content):
-            if content and not with_new_columns(existing, record_type).startswith(self._content):
-                print(
-                    f"warning: {path} is not as it was at the checkpoint, which restores it",
-                    file=sys.stderr,
-                )
+        if content and not existing.startswith(self._content):
+            print(
+                f"warning: {path} is not as it was at the checkpoint, which restores it",
+                file=sys.stderr,
+            )
+        if not found.startswith(self._content):
             atomic_write(path, lambda file: file.write(self._content))
         self._file = open(path, "ab")  # noqa: SIM115
         self._file.truncate(len(self._content))

@@ -84,6 +84,7 @@ def test_train_writes_everything(folder, trained):
     assert len(episodes) >= 12 and list(episodes.episode) == list(range(1, len(episodes) + 1))
     assert set(episodes.outcome) <= {"clear", "death", "time_up", "stall"}
     assert episodes.max_x.min() >= 40 and episodes.env_steps.is_monotonic_increasing
+    assert set(episodes[episodes.start_step > 0].env) == {0}, "half of the games retry"
     updates = pd.read_csv(stats / "updates.csv")
     assert len(updates) and np.isfinite(updates.loss).all() and updates.updates.iloc[-1] > 1
     evaluations = pd.read_csv(stats / "evaluations.csv")

@@ -188,6 +188,19 @@ def test_foreign_columns_are_refused_and_left_alone(header, path):
         read_records(path, EpisodeRecord)
 
 
+def test_a_file_begun_before_there_was_a_column_gets_it(path):
+    content = write(path, EPISODE, EPISODE)
+    header, *old_rows = (line.rpartition(b",")[0] + b"\n" for line in content.splitlines())
+    path.write_bytes(header + b"".join(old_rows))
+    assert [row["start_step"] for row in rows(path)] == [0, 0]
+    path.write_bytes(header)
+    log = RecordLog(path, EpisodeRecord)
+    log.append(EPISODE)
+    log.append(EPISODE)
+    log.close()
+    assert path.read_bytes() == content
+
+
 def test_file_of_another_kind_is_refused(path):
     write(path, make_record(UpdateRecord, 1))
     with pytest.raises(UserError, match="other columns"):

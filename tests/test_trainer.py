@@ -41,9 +41,10 @@ SMALL = Config().replaced(
 
 def make_trainer(config, tmp_path, name, contents=None, env_steps=0):
     learner = Learner(config.learner, Corridor.num_actions, torch.device("cpu"), config.run.seed)
-    num_envs = config.exploration.num_envs
-    num_retrying = round(config.exploration.retry_share * num_envs)
-    envs = SerialEnvs([Corridor(save_points=i < num_retrying) for i in range(num_envs)])
+    exploration = config.exploration
+    envs = SerialEnvs(
+        [Corridor(save_points=i < exploration.num_retrying) for i in range(exploration.num_envs)]
+    )
     recorder = Recorder(RunPaths(tmp_path, name), contents or {}, env_steps)
     return Trainer(config, learner, envs, recorder)
 
@@ -67,8 +68,21 @@ def test_solves_a_small_task(tmp_path):
     while trainer.env_steps < 1500:
         trainer.step()
     envs = SerialEnvs([Corridor() for _ in range(2)])
+    with torch.no_grad():
+        trainer.learner.online_net.advantage[2].weight.zero_()
     trainer.evaluate(envs, lambda: False)
-    assert trainer.best_evaluation["clear_rate"] >= 0.8
+    assert trainer.best_evaluation["clear_rate"] >= 0.8, "the average is judged"
+
+
+def test_reward_scale_is_a_factor_of_what_is_learned_from(tmp_path):
+    returns = {}
+    for scale in (1.0, 0.03):
+        trainer = make_trainer(SMALL.replaced({"reward_scale": scale}), tmp_path, str(scale))
+        while trainer.env_steps < 64:
+            trainer.step()
+        returns[scale] = trainer.replay.state_dict()["returns"]
+    assert np.count_nonzero(returns[1.0]) > 20
+    np.testing.assert_allclose(returns[0.03], 0.03 * returns[1.0], rtol=1e-5)
 
 
 def test_updates_follow_the_replay_ratio_not_the_clock(tmp_path):
