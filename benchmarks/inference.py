@@ -17,7 +17,10 @@ from benchmarks.training import CONFIG, STEPS, new_trainer, train
 def run() -> Result:
     with Contender(__spec__.name, "loop") as loop:
         answers = [loop.round(benchmark="inference", round=number) for number in range(ROUNDS + 1)]
-    shares = [answer["choose_commands"] / answer["seconds"] for answer in answers[1:]]
+    shares = [
+        (answer["stacks"] + answer["q_values"] + answer["choose"]) / answer["seconds"]
+        for answer in answers[1:]
+    ]
     return result(9, "inference", shares, bar=0.10, at_most=True)
 
 
@@ -39,10 +42,12 @@ def _loop(turns: Turns) -> None:
     with tempfile.TemporaryDirectory() as directory:
         trainer = new_trainer(CONFIG, Path(directory))
         # One after the other, but for `update`, which runs beside them.
-        timed(trainer, "_choose_commands")
+        timed(trainer.replay, "stacks")
+        timed(trainer.learner.acting_net, "q_values")
+        timed(trainer.rollout.exploration, "choose")
         timed(trainer, "_learn")  # waits for the last update, and draws the next batch
+        timed(trainer, "_observe")  # `step_wait` is part of it
         timed(trainer.rollout.envs, "step_wait")
-        timed(trainer, "_observe")
         timed(trainer.learner, "update")
         train(trainer, CONFIG.learner.learning_starts + STEPS)
 

@@ -52,7 +52,8 @@ def new_trainer(config: Config, directory: Path) -> Trainer:
     num_actions = len(action_names(config.env.action_set))
     device = choose_device(config.run.device)
     learner = Learner(config.learner, num_actions, device, config.run.seed)
-    envs = WorkerEnvs(config.env, config.exploration.num_envs)
+    exploration = config.exploration
+    envs = WorkerEnvs(config.env, exploration.num_envs, num_retrying=exploration.num_retrying)
     recorder = Recorder(RunPaths(directory, "benchmark"), contents={}, env_steps=0)
     return Trainer(config, learner, envs, recorder)
 

@@ -14,6 +14,8 @@ from mario_rl.model import Lineage, Model
 from mario_rl.runs import create_run
 from mario_rl.schedules import learning_rate
 
+# What the network sees, how large it is and what its outputs stand for.
+_OF_THE_WEIGHTS = ("action_set", "pixels", "show_buttons", "network_width", "reward_scale")
 FINE_TUNING_EPSILON = 0.1  # at most: the model knows where to go, and random play would undo it
 
 
@@ -85,18 +87,13 @@ def create_iteration(
         UserError: if the model does not fit the changes, or the run exists.
     """
     model = Model.load(model_path)
-    action_set = model.config.env.action_set
-    if changes.get("action_set", action_set) != action_set:
-        raise UserError(
-            f"{flag_of('action_set')} {changes['action_set']}: {model_path} was trained with "
-            f"{action_set!r}, whose actions are not the same; leave the flag out"
-        )
-    width = model.config.learner.network_width
-    if changes.get("network_width", width) != width:
-        raise UserError(
-            f"{flag_of('network_width')} {changes['network_width']:g}: the network of {model_path} "
-            f"has {width:g}; leave the flag out"
-        )
+    settings = model.config.flat()
+    for name in _OF_THE_WEIGHTS:
+        if changes.get(name, settings[name]) != settings[name]:
+            raise UserError(
+                f"{flag_of(name)} {changes[name]}: {model_path} was trained with {settings[name]}, "
+                "without which its weights mean nothing; leave the flag out"
+            )
     iteration = iteration or model.lineage.iteration + 1
     if run_name is None:
         run_name = f"{re.sub(r'-iter[0-9]+$', '', model.run_name)}-iter{iteration}"

@@ -5,12 +5,12 @@ the classic stack (gym 0.26, nes-py 8.2), from 3.13 on the new one (gymnasium, n
 
 Preprocessing follows Mnih et al. 2015: an action is held for 4 frames, the observation has 84x84
 pixels. Deviations: 1. a pixel is its red, not its luminance, in which Mario is nearly as bright as
-the sky behind him (`EnvConfig.pixels`); 2. the observation is the last of the 4 frames: sprites do
-not flicker here, and the maximum of two, made for light sprites on black, would wipe out dark ones;
-3. the status bar, of no use to the agent, makes room for the buttons that are held
-(`EnvConfig.show_buttons`): Mario jumps only when A is pressed anew, which the picture of the game
-does not tell from A held since the last jump; 4. frames are stacked by the replay, which stores
-each frame once.
+the sky behind him, and of the 4 frames the last counts: sprites do not flicker here, and the
+maximum of two, made for light sprites on black, would wipe out dark ones (both as
+`EnvConfig.pixels` says); 2. the status bar, of no use to the agent, makes room for the buttons that
+are held (`EnvConfig.show_buttons`): Mario jumps only when A is pressed anew, which the picture of
+the game does not tell from A held since the last jump; 3. frames are stacked by the replay, which
+stores each frame once.
 """
 
 import contextlib

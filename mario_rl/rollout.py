@@ -1,9 +1,9 @@
 """The training games: what each is told to do, and what is going on in it.
 
 Some of them do not begin anew after a death or a stall but go on from their last save point, so
-that they get as far as the policy and its exploration lead, and practise longest what is hardest (a simple form
-of the returns of Go-Explore, Ecoffet et al. 2021, and of the resets of Salimans & Chen 2018). The
-others play from the start, as in evaluations.
+that they get as far as the policy and its exploration lead, and practise longest what is hardest (a
+simple form of the returns of Go-Explore, Ecoffet et al. 2021, and of the resets of Salimans & Chen
+2018). The others play from the start, as in evaluations.
 """
 
 from typing import Any, NamedTuple

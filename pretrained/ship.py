@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--output-dir", default=".", help="where models/ and stats/ lie")
     args = parser.parse_args()
 
+    from mario_rl.config import EVALUATION_EPSILON, MAX_NOOP_FRAMES
     from mario_rl.files import RunPaths, read_json
     from mario_rl.model import Model
     from mario_rl.playback import Request, evaluate_model
@@ -36,16 +37,18 @@ def main() -> None:
     run = read_json(paths.run_json)
     path = FOLDER / f"{model.config.env.stage}.pth"
     weights = {name: tensor.half() for name, tensor in model.weights.items()}
-    replace(model, weights=weights, optimizer=None).save(path)
+    shipped = replace(model, weights=weights, optimizer=None)
+    shipped.save(path)
 
     request = Request(
-        path, Path(args.output_dir), stage=None, episodes=EPISODES, epsilon=0.01, noops=30,
-        max_steps=None, seed=0, render=False, record=False, plot=False, delay=0,
+        path, Path(args.output_dir), stage=None, episodes=EPISODES, epsilon=EVALUATION_EPSILON,
+        noops=MAX_NOOP_FRAMES, max_steps=None, seed=0, render=False, record=False, plot=False,
+        delay=0,
     )  # fmt: skip
     report = evaluate_model(request, print)
     # The games that a model was chosen by flatter it.
     evaluation = {**model.evaluation, **report["evaluation"]}
-    replace(model, weights=weights, optimizer=None, evaluation=evaluation).save(path)
+    replace(shipped, evaluation=evaluation).save(path)
     report["model"] = path.name
     report["training"] = {
         **{name: model.evaluation[name] for name in ("env_steps", "updates", "episodes", "hours")},

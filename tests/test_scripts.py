@@ -192,12 +192,13 @@ def test_continue_prints_a_command_that_works(folder, trained):
 
 
 def test_continue_refuses_what_does_not_fit(folder, trained, tmp_path):
-    error = error_of(folder, "continue_training.py", "--model-path", "models/first.pth",
-                "--action-set", "right")  # fmt: skip
-    assert "--action-set right" in error and "simple" in error
-    error = error_of(folder, "continue_training.py", "--model-path", "models/first.pth",
-                     "--network-width", 1)  # fmt: skip
-    assert "--network-width 1" in error and "0.5" in error
+    for flag, value, trained_with in (
+        ("--action-set", "right", "simple"), ("--network-width", "1", "0.5"),
+        ("--pixels", "grey", "red"), ("--reward-scale", "1", "0.03"),
+    ):  # fmt: skip
+        error = error_of(folder, "continue_training.py", "--model-path", "models/first.pth",
+                         flag, value)  # fmt: skip
+        assert f"{flag} {value}" in error and trained_with in error
     error = error_of(tmp_path, "continue_training.py", "--iteration", 2)
     assert "progressive_mario_trainer.py" in error
     error = error_of(folder, "continue_training.py", "--model-path", "models/first.pth",
