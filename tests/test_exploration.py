@@ -56,7 +56,8 @@ def test_share_of_random_actions_is_epsilon():
 
 
 def test_random_actions_are_held_for_zipf_distributed_times():
-    chosen = choices(make(num_envs=1, hold_actions=True, eps_end=0.01), 200_000)[:, 0]
+    exploration = make(num_envs=64, hold_actions=True, eps_end=0.01, eps_ladder=0.0)
+    chosen = choices(exploration, 4000).T.ravel()  # one environment after the other
     changes = np.flatnonzero(np.diff(chosen)) + 1
     lengths = [len(part) for part in np.split(chosen, changes) if part[0] != GREEDY]
     assert max(lengths) == 32
