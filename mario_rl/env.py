@@ -53,7 +53,6 @@ SCREEN_SHAPE = (240, 256, 3)
 PROGRESS_REWARD_PER_PX = 0.1
 MAX_PROGRESS_PX = 5 * FRAME_SKIP  # more is a pipe or a change of area, not running
 STEP_REWARD = -0.05
-DEATH_REWARD = -2.5
 CLEAR_REWARD = 5.0
 
 SAVE_PERIOD_PX = 160  # ten blocks: hardly ever more than one obstacle
@@ -132,8 +131,8 @@ class MarioEnv:
     """One game, with the interface of a Gymnasium environment and its own reward.
 
     The reward of a decision is, in units of ten pixels: the new furthest x in this stage (at most
-    20 pixels), -0.05 for the time, +5 for each stage cleared and -2.5 for death. Only the furthest
-    x pays, so walking to and fro earns nothing.
+    20 pixels), -0.05 for the time, +5 for each stage cleared and `-config.death_penalty` for death.
+    Only the furthest x pays, so walking to and fro earns nothing.
 
     An episode is one life. It terminates at death and, when a single stage is played, at its end;
     it is truncated after `config.stall_steps` decisions without a new furthest x. The game is
@@ -156,6 +155,7 @@ class MarioEnv:
         target = None if config.stage == FULL_GAME else tuple(map(int, config.stage.split("-")))
         self._emulator = _Emulator(target=target)
         self._stall_steps = config.stall_steps
+        self._death_penalty = config.death_penalty
         self._single_stage = target is not None
         self._pixels = config.pixels
         self._show_buttons = config.show_buttons
@@ -295,7 +295,7 @@ class MarioEnv:
             outcome = TIME_UP if self._time_left <= 1 else DEATH
             if not lost_life:
                 self._look()
-            return reward + DEATH_REWARD, outcome
+            return reward - self._death_penalty, outcome
         self._look()
 
         progress = self._x - self._max_x

@@ -5,15 +5,16 @@ from mario_rl.config import LearnerConfig
 _LEARNING_RATE_LEFT = 0.1  # after the decay
 
 
-def linear(start: float, end: float, duration_steps: int, env_steps: int) -> float:
+def linear(start: float, end: float, duration_steps: float, env_steps: float) -> float:
     """`start` at 0, `end` from `duration_steps` on, a straight line between."""
     progress = min(1.0, env_steps / duration_steps)
     return start + progress * (end - start)
 
 
 def learning_rate(config: LearnerConfig, env_steps: int) -> float:
-    """Adam's step size."""
+    """Adam's step size: it stays for the first half of `lr_decay`, and falls in the second."""
     if config.lr_decay == 0:
         return config.learning_rate
-    left = linear(1.0, _LEARNING_RATE_LEFT, config.lr_decay, env_steps)
+    half = config.lr_decay / 2
+    left = linear(1.0, _LEARNING_RATE_LEFT, half, max(0, env_steps - half))
     return left * config.learning_rate

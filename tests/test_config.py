@@ -349,6 +349,7 @@ def test_missing_settings_are_what_runs_did_before_there_were_these():
     before = {
         "hold_actions": False, "retry_share": 0.0, "pixels": "grey", "show_buttons": False,
         "reward_scale": 1.0, "eps_ladder": 0.0, "network_width": 1.0, "lr_decay": 0,
+        "death_penalty": 2.5,
     }  # fmt: skip
     assert Config.from_dict({}) == Config().replaced(before) != Config()
     partial = {"learner": {"gamma": 0.5}}
@@ -400,9 +401,12 @@ def test_linear_schedule_rises_too(env_steps, value):
 
 @pytest.mark.parametrize(
     ("lr_decay", "env_steps", "value"),
-    [(1000, 0, 0.02), (1000, 500, 0.011), (1000, 1000, 0.002), (1000, 10**9, 0.002), (0, 99, 0.02)],
-)
-def test_learning_rate_falls_to_a_tenth_if_at_all(lr_decay, env_steps, value):
+    [
+        (1000, 0, 0.02), (1000, 500, 0.02), (1000, 750, 0.011), (1000, 1000, 0.002),
+        (1000, 10**9, 0.002), (1, 0, 0.02), (1, 1, 0.002), (0, 99, 0.02),
+    ],
+)  # fmt: skip
+def test_learning_rate_stays_and_then_falls_to_a_tenth_if_at_all(lr_decay, env_steps, value):
     config = LearnerConfig(learning_rate=0.02, lr_decay=lr_decay)
     assert learning_rate(config, env_steps) == pytest.approx(value)
 

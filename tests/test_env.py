@@ -16,7 +16,6 @@ from mario_rl.env import (
     CLEAR,
     CLEAR_REWARD,
     DEATH,
-    DEATH_REWARD,
     FRAME_SKIP,
     PROGRESS_REWARD_PER_PX,
     RUNNING,
@@ -134,19 +133,23 @@ def test_reward_pays_for_new_furthest_x_only(env):
     assert went_back
 
 
-def test_death_terminates_and_costs(env):
+@pytest.mark.parametrize("penalty", [0.0, 7.5])
+def test_death_terminates_and_costs(penalty):
+    env = MarioEnv(EnvConfig(stage="1-1", death_penalty=penalty))
     env.reset()
     for _ in range(100):
         _, reward, terminated, truncated, info = env.step(RIGHT)  # into the first Goomba
         if terminated:
             break
     assert (terminated, truncated, info["outcome"]) == (True, False, DEATH)
-    assert reward == pytest.approx(STEP_REWARD + DEATH_REWARD)
+    assert reward == pytest.approx(STEP_REWARD - penalty)
+    env.close()
 
 
 def test_an_extra_life_is_no_death():
     for stage in ("1-1", "full"):
-        env = MarioEnv(EnvConfig(stage=stage))
+        config = EnvConfig(stage=stage)
+        env = MarioEnv(config)
         env.reset()
         env.step(NOOP)
         env._emulator.ram[0x075A] += 1
@@ -155,7 +158,7 @@ def test_an_extra_life_is_no_death():
         while not terminated:
             x = info["x"]
             _, reward, terminated, _, info = env.step(RIGHT)
-        assert reward == pytest.approx(STEP_REWARD + DEATH_REWARD)
+        assert reward == pytest.approx(STEP_REWARD - config.death_penalty)
         assert info["x"] >= x > 200 and info["time_left"] < 400, "told of the next life"
         env.close()
 
