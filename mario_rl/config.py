@@ -76,8 +76,8 @@ class EnvConfig:
     )
     death_penalty: float = setting(
         10.0,
-        "what a death costs, where running ten pixels earns 1; with 2.5 a policy that is in a hurry "
-        "(--gamma 0.9) runs risks that cost one game in six",
+        "what a death costs, where running ten pixels earns 1; at 2.5 a policy that is in a hurry "
+        "(--gamma 0.9) takes risks",
         interval="[0, inf)",
         before=2.5,
     )
