@@ -76,8 +76,7 @@ class EnvConfig:
     )
     death_penalty: float = setting(
         10.0,
-        "what a death costs, where running ten pixels earns 1; at 2.5 a policy that is in a hurry "
-        "(--gamma 0.9) takes risks",
+        "what a death costs, where running ten pixels earns 1",
         interval="[0, inf)",
         before=2.5,
     )
