@@ -85,7 +85,7 @@ def test_workers_play_as_games_in_this_process_do_and_positions_bring_them_back(
         if (ours[0] == RETRY).any():
             retries += 1
             assert np.array_equal(third.restore(copied(workers.positions)), ours[2])
-    assert resets > NUM_ENVS and noops > 0 and retries > 0
+    assert resets > NUM_ENVS and noops > 0 and retries >= 2
     positions = copied(workers.positions)
     assert any(p.noop_frames and p.actions for p in positions)
     assert any(p.start for p in positions)
