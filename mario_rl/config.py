@@ -221,7 +221,11 @@ class EvaluationConfig:
         20_000, "the policy is evaluated this often", unit="env steps", interval="[1, inf)"
     )
     eval_episodes: int = setting(
-        20, "games of one evaluation", unit="episodes", interval="[1, 10000]"
+        20,
+        "games of one evaluation, and five times as many of one that comes out best, lest luck "
+        "choose the model",
+        unit="episodes",
+        interval="[1, 10000]",
     )
 
 

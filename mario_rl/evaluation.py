@@ -77,6 +77,7 @@ def play_episodes(
     epsilon: float = EVALUATION_EPSILON,
     max_noop_frames: int = MAX_NOOP_FRAMES,
     max_steps: int | None = None,
+    first_episode: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[EpisodeResult]:
     """Play episodes, as many at a time as there are environments.
@@ -84,6 +85,7 @@ def play_episodes(
     Args:
         q_values: float32 [N, num_actions] of observations, uint8 [N, 4, 84, 84].
         max_steps: cut an episode off after so many decisions; its outcome stays "running".
+        first_episode: the number of the first: its random generator is that of `seed` and this.
 
     Returns:
         The results in the order of the episodes' numbers. If `should_stop` ends it early these are
@@ -99,7 +101,7 @@ def play_episodes(
         for i, player in enumerate(players):
             commands[i] = IDLE
             if player is None and len(results) < episodes:
-                rng = np.random.default_rng([seed, len(results)])
+                rng = np.random.default_rng([seed, first_episode + len(results)])
                 noop_frames = int(rng.integers(max_noop_frames + 1))
                 results.append(EpisodeResult(Position(noop_frames, [])))
                 players[i] = _Player(results[-1], rng, noop_frames)

@@ -96,8 +96,9 @@ def _draw_epsilon(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) ->
 
 
 def _draw_evaluations(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -> None:
-    label = f"mean of {run.config.evaluation.eval_episodes} episodes"
-    panel.plot(steps, values, "o-", color=BLUE, markersize=4, linewidth=1.2, label=label)
+    panel.plot(
+        steps, values, "o-", color=BLUE, markersize=4, linewidth=1.2, label="mean of an evaluation"
+    )
 
 
 def _draw_clear_rate(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -> None:

@@ -24,7 +24,7 @@ from mario_rl.config import Config
 from mario_rl.device import gpu_memory
 from mario_rl.env import OUTCOMES
 from mario_rl.errors import UserError
-from mario_rl.evaluation import play_episodes, rank, summarize
+from mario_rl.evaluation import EpisodeResult, play_episodes, rank, summarize
 from mario_rl.learner import Learner
 from mario_rl.machine import resident_memory_bytes
 from mario_rl.recorder import Recorder
@@ -33,6 +33,7 @@ from mario_rl.rollout import Episode, Rollout
 from mario_rl.schedules import learning_rate, linear
 from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord
 
+CONFIRMATION = 4  # times as many games are played again by a policy that comes out best
 UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
 _COUNTERS = (
     "env_steps", "updates", "episodes", "furthest", "best_evaluation", "evaluated_at",
@@ -237,34 +238,48 @@ class Trainer:
     def evaluate(self, envs: Envs, should_stop: Callable[[], bool]) -> EvaluationRecord | None:
         """Play evaluation episodes in environments of their own, and record the outcome.
 
+        The best of many evaluations is the luckiest as well: one that comes out best is played on,
+        and is the best if it still is.
+
         Returns:
             The record; None if `should_stop` ended the evaluation early, which then stays due.
         """
         self.learner.wait()
-        results = play_episodes(
-            self.learner.average_net.q_values,
-            envs,
-            self.config.evaluation.eval_episodes,
-            seed=self.config.run.seed + self.env_steps,
-            should_stop=should_stop,
-        )
+
+        def play(episodes: int, first_episode: int) -> list[EpisodeResult]:
+            return play_episodes(
+                self.learner.average_net.q_values,
+                envs,
+                episodes,
+                seed=self.config.run.seed + self.env_steps,
+                first_episode=first_episode,
+                should_stop=should_stop,
+            )
+
+        episodes = self.config.evaluation.eval_episodes
+        results = play(episodes, 0)
+        if not should_stop() and self._is_best(results):
+            results += play(CONFIRMATION * episodes, episodes)
         if should_stop():
             return None
-        evaluation = summarize(results)
-        is_best = self.best_evaluation is None or rank(evaluation) > rank(self.best_evaluation)
+        is_best = self._is_best(results)
         record = EvaluationRecord(
             env_steps=self.env_steps,
             updates=self.updates,
             episodes=self.episodes,
             hours=self.hours,
             is_best=int(is_best),
-            **evaluation,
+            **summarize(results),
         )
         if is_best:
             self.best_evaluation = asdict(record)
         self.evaluated_at = self.env_steps
         self.recorder.evaluation(record)
         return record
+
+    def _is_best(self, results: list[EpisodeResult]) -> bool:
+        best = self.best_evaluation
+        return best is None or rank(summarize(results)) > rank(best)
 
     def checkpoint_due(self) -> bool:
         interval = self.config.run.checkpoint_interval

@@ -122,6 +122,12 @@ def test_results_do_not_depend_on_the_number_of_environments(num_envs):
     assert len({len(result.x) for result in results}) > 1  # they end out of order
 
 
+def test_episodes_can_be_played_on():
+    expected, _ = play(9, epsilon=0.3)
+    results, _ = play(4, epsilon=0.3, first_episode=5)
+    assert results == expected[5:]
+
+
 def test_results_are_what_the_games_did():
     results, _ = play(9, epsilon=0.3)
     for result in results:

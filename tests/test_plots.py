@@ -335,7 +335,7 @@ def test_training_figure_shows_the_records(tmp_path: Path) -> None:
     np.testing.assert_allclose(bars.get_segments()[1], [[2000, 0.2], [2000, 0.7]])
     np.testing.assert_allclose(line(loss, "record").get_ydata(), 0.5 / np.arange(1, 31), rtol=1e-5)
     assert line(epsilon, "epsilon").get_ydata()[0] == 1
-    np.testing.assert_allclose(line(mean_x, "mean of 10").get_ydata(), [501, 502, 503])
+    np.testing.assert_allclose(line(mean_x, "mean of an evaluation").get_ydata(), [501, 502, 503])
     assert all(panel.get_title(loc="left") and panel.get_ylabel() for panel in figure.axes)
 
 

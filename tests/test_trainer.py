@@ -18,6 +18,7 @@ from mario_rl import rollout
 from mario_rl.actors import SerialEnvs, WorkerEnvs
 from mario_rl.checkpoint import CheckpointStore
 from mario_rl.config import Config
+from mario_rl.env import CLEAR, DEATH
 from mario_rl.errors import UserError
 from mario_rl.files import RunPaths
 from mario_rl.learner import Learner
@@ -253,6 +254,27 @@ def test_best_evaluation_is_kept(tmp_path):
     trainer.best_evaluation = {**trainer.best_evaluation, "clear_rate": 1.0, "mean_x": 99.0}
     assert trainer.evaluate(envs, lambda: False).is_best == 0
     assert trainer.best_evaluation["mean_x"] == 99.0
+
+
+class FirstEpisodes(Corridor):
+    """The first so many episodes are cleared by the first decision, the others end in death."""
+
+    def __init__(self, cleared: int) -> None:
+        super().__init__()
+        self._left = cleared
+
+    def step(self, action):
+        self._left -= 1
+        return self._frame(), 0.0, True, False, self._info(CLEAR if self._left >= 0 else DEATH)
+
+
+@pytest.mark.parametrize(("cleared", "played", "is_best"), [(1, 2, 0), (2, 10, 0), (8, 10, 1)])
+def test_what_comes_out_best_is_played_on_before_it_is(tmp_path, cleared, played, is_best):
+    trainer = make_trainer(SMALL.replaced({"eval_episodes": 2}), tmp_path, "lucky")
+    trainer.best_evaluation = {"clear_rate": 0.7, "mean_stages_cleared": 0.7, "mean_x": 0.0}
+    record = trainer.evaluate(SerialEnvs([FirstEpisodes(cleared)]), lambda: False)
+    assert (record.clears, record.eval_episodes, record.is_best) == (cleared, played, is_best)
+    assert trainer.best_evaluation["clear_rate"] == (cleared / played if is_best else 0.7)
 
 
 def test_diverged_training_stops_with_one_line(tmp_path):
