@@ -33,8 +33,8 @@ from mario_rl.rollout import Episode, Rollout
 from mario_rl.schedules import learning_rate, linear
 from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord
 
-CONFIRMATION = 4  # times as many games are played again by a policy that comes out best
 UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
+_CONFIRMATION = 4  # times as many games are played again by a policy that comes out best
 _COUNTERS = (
     "env_steps", "updates", "episodes", "furthest", "best_evaluation", "evaluated_at",
     "checkpointed_episodes",
@@ -259,7 +259,7 @@ class Trainer:
         episodes = self.config.evaluation.eval_episodes
         results = play(episodes, 0)
         if not should_stop() and self._is_best(results):
-            results += play(CONFIRMATION * episodes, episodes)
+            results += play(_CONFIRMATION * episodes, episodes)
         if should_stop():
             return None
         is_best = self._is_best(results)
