@@ -258,18 +258,19 @@ class Trainer:
 
         episodes = self.config.evaluation.eval_episodes
         results = play(episodes, 0)
-        if not should_stop() and self._is_best(results):
+        if not should_stop() and self._is_best(summarize(results)):
             results += play(_CONFIRMATION * episodes, episodes)
         if should_stop():
             return None
-        is_best = self._is_best(results)
+        evaluation = summarize(results)
+        is_best = self._is_best(evaluation)
         record = EvaluationRecord(
             env_steps=self.env_steps,
             updates=self.updates,
             episodes=self.episodes,
             hours=self.hours,
             is_best=int(is_best),
-            **summarize(results),
+            **evaluation,
         )
         if is_best:
             self.best_evaluation = asdict(record)
@@ -277,9 +278,8 @@ class Trainer:
         self.recorder.evaluation(record)
         return record
 
-    def _is_best(self, results: list[EpisodeResult]) -> bool:
-        best = self.best_evaluation
-        return best is None or rank(summarize(results)) > rank(best)
+    def _is_best(self, evaluation: dict[str, Any]) -> bool:
+        return self.best_evaluation is None or rank(evaluation) > rank(self.best_evaluation)
 
     def checkpoint_due(self) -> bool:
         interval = self.config.run.checkpoint_interval
