@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mario_rl.checkpoint import Checkpoint, CheckpointStore
 from mario_rl.config import Config, flag_of
 from mario_rl.errors import UserError
 from mario_rl.evaluation import rank
@@ -16,6 +17,8 @@ from mario_rl.schedules import learning_rate
 
 # What the network sees, how large it is and what its outputs stand for.
 _OF_THE_WEIGHTS = ("action_set", "pixels", "show_buttons", "network_width", "reward_scale")
+# What else the transitions in a replay, and its layout, depend on.
+_OF_THE_REPLAY = ("stage", "death_penalty", "gamma", "num_envs", "replay_capacity")
 FINE_TUNING_EPSILON = 0.1  # at most: the model knows where to go, and random play would undo it
 
 
@@ -75,7 +78,8 @@ def create_iteration(
     reset_optimizer: bool,
     say: Callable[[str], None],
 ) -> RunPaths:
-    """Create a run that begins with a model's weights.
+    """Create a run that begins with a model's weights and, if the newest checkpoint of the model's
+    run is there, with the replay in it.
 
     It takes over the model's settings but for epsilon, which starts low, the learning rate, which
     stays what it had come to, and `changes`.
@@ -106,16 +110,38 @@ def create_iteration(
         "mean_x": model.evaluation["mean_x"],
     }
     paths = RunPaths(output_dir, run_name)
+    paths.require_new()
     state = {"online_net": model.weights, "optimizer": optimizer}
-    create_run(paths, config, state, Lineage(iteration, [*model.lineage.parents, parent]))
+    inherited, replay_line = _inherited_replay(RunPaths(output_dir, model.run_name), config)
+    lineage = Lineage(iteration, [*model.lineage.parents, parent])
+    create_run(paths, config, state, lineage, inherited)
     say(
         f"created run {run_name!r}, iteration {iteration}, from {model_path} (clear rate "
         f"{parent['clear_rate']:.0%}, mean x {parent['mean_x']:.0f}); optimizer "
         f"{'continued' if optimizer else 'reset'}; epsilon {config.exploration.eps_start:g} to "
         f"{config.exploration.eps_end:g} over {config.exploration.eps_decay:,} env steps; "
-        f"learning rate {config.learner.learning_rate:.2g}"
+        f"learning rate {config.learner.learning_rate:.2g}; {replay_line}"
     )
     return paths
+
+
+def _inherited_replay(parent: RunPaths, config: Config) -> tuple[Checkpoint | None, str]:
+    """The newest checkpoint of the model's run, if a run with this config can go on with the
+    replay in it, and a phrase that says so or why not."""
+    store = CheckpointStore(parent.checkpoints)
+    if not store.exists():
+        return None, f"replay empty: {parent.checkpoints} holds no checkpoint"
+    try:
+        checkpoint = store.load()
+    except UserError:
+        return None, f"replay empty: {parent.checkpoints} holds no usable checkpoint"
+    if checkpoint.state["progress"] is None:
+        return None, f"replay empty: run {parent.run_name!r} has not played yet"
+    before, now = Config.from_dict(checkpoint.state["config"]).flat(), config.flat()
+    for name in (*_OF_THE_WEIGHTS, *_OF_THE_REPLAY):
+        if before[name] != now[name]:
+            return None, f"replay empty: {flag_of(name)} was {before[name]}, and is {now[name]}"
+    return checkpoint, f"replay of {parent.run_name!r}"
 
 
 def _fine_tuning_config(model: Model, changes: dict[str, Any]) -> Config:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mario_rl.actors import WorkerDied, WorkerEnvs
-from mario_rl.checkpoint import CheckpointStore
+from mario_rl.checkpoint import Checkpoint, CheckpointStore
 from mario_rl.config import Config, RunConfig, flag_of
 from mario_rl.device import (
     choose_device,
@@ -49,21 +49,33 @@ _RESUMABLE = frozenset(RunConfig.__dataclass_fields__) - {"seed"}
 
 
 def create_run(
-    paths: RunPaths, config: Config, learner_state: dict[str, Any], lineage: Lineage
+    paths: RunPaths,
+    config: Config,
+    learner_state: dict[str, Any],
+    lineage: Lineage,
+    inherited: Checkpoint | None = None,
 ) -> None:
     """Write a run's first checkpoint, its config.json and its run.json.
+
+    Args:
+        inherited: a checkpoint of another run, whose replay this one begins with.
 
     Raises:
         UserError: if there is a run of that name.
     """
     paths.require_new()
+    replay, frames, rows = None, [], range(0)
+    if inherited is not None:
+        replay, frames = inherited.state["progress"]["replay"], inherited.frames
+        rows = range(frames[0][0], replay["rows_written"])
     state = {
         "config": config.to_dict(),
         "lineage": asdict(lineage),
         "learner": learner_state,
         "progress": None,
+        "replay": replay,
     }
-    CheckpointStore(paths.checkpoints).save(state, range(0), lambda rows: [])
+    CheckpointStore(paths.checkpoints).save(state, rows, lambda _: [block for _, block in frames])
     _describe(paths, config, lineage)
 
 
@@ -135,6 +147,8 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
             if progress:
                 trainer.load_state_dict(progress, checkpoint.frames)
                 display.line(f"resumed at {trainer.episodes} episodes, {trainer.env_steps:,} steps")
+            elif state.get("replay"):  # of the run whose model this one begins with
+                trainer.replay.load_state_dict(state["replay"], checkpoint.frames)
             with closing(
                 Session(paths, trainer, store, lineage, display, stop_requested)
             ) as session:

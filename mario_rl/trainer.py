@@ -238,8 +238,8 @@ class Trainer:
     def evaluate(self, envs: Envs, should_stop: Callable[[], bool]) -> EvaluationRecord | None:
         """Play evaluation episodes in environments of their own, and record the outcome.
 
-        The best of many evaluations is the luckiest as well: one that comes out best is played on,
-        and is the best if it still is.
+        The best of many evaluations is the luckiest as well: one that comes out best, and cleared
+        something, is played on, and is the best if it still is.
 
         Returns:
             The record; None if `should_stop` ended the evaluation early, which then stays due.
@@ -258,7 +258,8 @@ class Trainer:
 
         episodes = self.config.evaluation.eval_episodes
         results = play(episodes, 0)
-        if not should_stop() and self._is_best(summarize(results)):
+        cleared = any(result.stages_cleared for result in results)
+        if not should_stop() and cleared and self._is_best(summarize(results)):
             results += play(_CONFIRMATION * episodes, episodes)
         if should_stop():
             return None

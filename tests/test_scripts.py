@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import torch
 from matplotlib.image import imread
 from scripts import call
 
+from mario_rl.checkpoint import CheckpointStore
 from mario_rl.cli import run_script
 
 ROOT = Path(__file__).parent.parent
@@ -189,6 +191,32 @@ def test_continue_prints_a_command_that_works(folder, trained):
     assert "optimizer reset" in output and "best model: models/second-iter3.pth" in output
     description = json.loads((folder / "stats/second-iter3/run.json").read_text())
     assert [parent["iteration"] for parent in description["lineage"]["parents"]] == [1, 2]
+
+
+def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
+    flags = ["--model-path", "models/first.pth", "--run-name"]
+    words = [*flags, "third", "--num-episodes", "2"]
+    _, output, _ = call("continue_training.py", words, folder)
+    assert "replay of 'first'" in output
+    before, after = (
+        CheckpointStore(folder / "checkpoints" / name).load() for name in ("first", "third")
+    )
+    expected = before.state["progress"]["replay"]
+    for name, value in expected.items():
+        assert np.array_equal(after.state["replay"][name], value), name
+    frames = [np.concatenate([block for _, block in c.frames]) for c in (before, after)]
+    assert np.array_equal(*frames) and frames[0].any()
+
+    run(folder, TRAIN, "--run-name", "third", "--resume")
+    progress = CheckpointStore(folder / "checkpoints" / "third").load().state["progress"]
+    new_rows = progress["replay"]["rows_written"] - expected["rows_written"]
+    assert progress["counters"]["env_steps"] / 2 <= new_rows < expected["rows_written"]
+
+    _, output, _ = call("continue_training.py", [*flags, "fourth", "--gamma", "0.5"], folder)
+    assert "replay empty: --gamma was 0.9, and is 0.5" in output
+    shutil.copytree(folder / "models", tmp_path / "models")
+    _, output, _ = call("continue_training.py", [*flags, "fifth"], tmp_path)
+    assert "replay empty: checkpoints/first holds no checkpoint" in output
 
 
 def test_continue_refuses_what_does_not_fit(folder, trained, tmp_path):

@@ -277,6 +277,12 @@ def test_what_comes_out_best_is_played_on_before_it_is(tmp_path, cleared, played
     assert trainer.best_evaluation["clear_rate"] == (cleared / played if is_best else 0.7)
 
 
+def test_what_has_cleared_nothing_is_not_played_on(tmp_path):
+    trainer = make_trainer(SMALL.replaced({"eval_episodes": 2}), tmp_path, "early")
+    record = trainer.evaluate(SerialEnvs([FirstEpisodes(0)]), lambda: False)
+    assert (record.clears, record.eval_episodes, record.is_best) == (0, 2, 1)
+
+
 def test_diverged_training_stops_with_one_line(tmp_path):
     trainer = make_trainer(SMALL, tmp_path, "diverged")
     with torch.no_grad():
