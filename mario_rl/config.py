@@ -222,8 +222,8 @@ class EvaluationConfig:
     )
     eval_episodes: int = setting(
         20,
-        "games of one evaluation, and five times as many of one that comes out best, lest luck "
-        "choose the model",
+        "games of one evaluation, and five times as many of one that comes out best and cleared "
+        "something, lest luck choose the model",
         unit="episodes",
         interval="[1, 10000]",
     )
