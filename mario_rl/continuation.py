@@ -110,7 +110,6 @@ def create_iteration(
         "mean_x": model.evaluation["mean_x"],
     }
     paths = RunPaths(output_dir, run_name)
-    paths.require_new()
     state = {"online_net": model.weights, "optimizer": optimizer}
     inherited, replay_line = _inherited_replay(RunPaths(output_dir, model.run_name), config)
     lineage = Lineage(iteration, [*model.lineage.parents, parent])
@@ -135,7 +134,7 @@ def _inherited_replay(parent: RunPaths, config: Config) -> tuple[Checkpoint | No
         checkpoint = store.load()
     except UserError:
         return None, f"replay empty: {parent.checkpoints} holds no usable checkpoint"
-    if checkpoint.state["progress"] is None:
+    if not checkpoint.frames:
         return None, f"replay empty: run {parent.run_name!r} has not played yet"
     before, now = Config.from_dict(checkpoint.state["config"]).flat(), config.flat()
     for name in (*_OF_THE_WEIGHTS, *_OF_THE_REPLAY):

@@ -217,6 +217,11 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
     shutil.copytree(folder / "models", tmp_path / "models")
     _, output, _ = call("continue_training.py", [*flags, "fifth"], tmp_path)
     assert "replay empty: checkpoints/first holds no checkpoint" in output
+    # As of a run that was stopped before its first step.
+    state = {**before.state, "progress": {"replay": {}}}
+    CheckpointStore(tmp_path / "checkpoints" / "first").save(state, range(0), lambda _: [])
+    _, output, _ = call("continue_training.py", [*flags, "sixth"], tmp_path)
+    assert "replay empty: run 'first' has not played yet" in output
 
 
 def test_continue_refuses_what_does_not_fit(folder, trained, tmp_path):
