@@ -258,12 +258,13 @@ class Trainer:
 
         episodes = self.config.evaluation.eval_episodes
         results = play(episodes, 0)
-        cleared = any(result.stages_cleared for result in results)
-        if not should_stop() and cleared and self._is_best(summarize(results)):
-            results += play(_CONFIRMATION * episodes, episodes)
         if should_stop():
             return None
         evaluation = summarize(results)
+        if evaluation["clears"] and self._is_best(evaluation):
+            evaluation = summarize(results + play(_CONFIRMATION * episodes, episodes))
+            if should_stop():
+                return None
         is_best = self._is_best(evaluation)
         record = EvaluationRecord(
             env_steps=self.env_steps,
