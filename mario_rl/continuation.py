@@ -13,7 +13,7 @@ from mario_rl.evaluation import rank
 from mario_rl.files import RunPaths
 from mario_rl.model import Lineage, Model
 from mario_rl.runs import create_run
-from mario_rl.schedules import learning_rate
+from mario_rl.schedules import importance_exponent, learning_rate
 
 # What the network sees, how large it is and what its outputs stand for.
 _OF_THE_WEIGHTS = ("action_set", "pixels", "show_buttons", "network_width", "reward_scale")
@@ -81,8 +81,8 @@ def create_iteration(
     """Create a run that begins with a model's weights and, if the newest checkpoint of the model's
     run is there, with the replay in it.
 
-    It takes over the model's settings but for epsilon, which starts low, the learning rate, which
-    stays what it had come to, and `changes`.
+    It takes over the model's settings but for epsilon, which starts low, the learning rate and the
+    importance exponent, which go on from what they had come to, and `changes`.
 
     Returns:
         The new run's paths, ready to be resumed.
@@ -145,11 +145,13 @@ def _inherited_replay(parent: RunPaths, config: Config) -> tuple[Checkpoint | No
 
 def _fine_tuning_config(model: Model, changes: dict[str, Any]) -> Config:
     exploration, learner = model.config.exploration, model.config.learner
+    env_steps = model.evaluation["env_steps"]
     eps_start = changes.get("eps_start", min(exploration.eps_start, FINE_TUNING_EPSILON))
     fine_tuning = {
         "eps_start": eps_start,
         "eps_end": min(exploration.eps_end, eps_start),
-        "learning_rate": learning_rate(learner, model.evaluation["env_steps"]),
+        "importance_exponent": importance_exponent(model.config.replay, env_steps),
+        "learning_rate": learning_rate(learner, env_steps),
         "lr_decay": 0,
     }
     return model.config.replaced({**fine_tuning, **changes})

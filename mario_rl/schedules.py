@@ -1,6 +1,6 @@
 """Values that change over a run: pure functions of `env_steps`, so that a resume needs no state."""
 
-from mario_rl.config import LearnerConfig
+from mario_rl.config import LearnerConfig, ReplayConfig
 
 _LEARNING_RATE_LEFT = 0.1  # after the decay
 
@@ -18,3 +18,8 @@ def learning_rate(config: LearnerConfig, env_steps: int) -> float:
     half = config.lr_decay / 2
     left = linear(1.0, _LEARNING_RATE_LEFT, half, max(0, env_steps - half))
     return left * config.learning_rate
+
+
+def importance_exponent(config: ReplayConfig, env_steps: int) -> float:
+    """The correction of the sampling bias (Schaul et al. 2016): it grows to 1."""
+    return linear(config.importance_exponent, 1.0, config.importance_steps, env_steps)

@@ -30,7 +30,7 @@ from mario_rl.machine import resident_memory_bytes
 from mario_rl.recorder import Recorder
 from mario_rl.replay import NStepAccumulator, PrioritizedReplay, Transitions
 from mario_rl.rollout import Episode, Rollout
-from mario_rl.schedules import learning_rate, linear
+from mario_rl.schedules import importance_exponent, learning_rate
 from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord
 
 UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
@@ -97,8 +97,7 @@ class Trainer:
 
     @property
     def importance_exponent(self) -> float:
-        replay = self.config.replay
-        return linear(replay.importance_exponent, 1.0, replay.importance_steps, self.env_steps)
+        return importance_exponent(self.config.replay, self.env_steps)
 
     def step(self) -> None:
         """One decision in every game, and the updates that fall due with it."""

@@ -170,10 +170,13 @@ def test_continue_prints_a_command_that_works(folder, trained):
     assert result.returncode == 0, result.stderr
     assert "evaluation at 0 steps" in result.stdout
     before, after = (
-        json.loads((folder / f"stats/{name}/config.json").read_text())["learner"]
+        json.loads((folder / f"stats/{name}/config.json").read_text())
         for name in ("first", "second")
     )
-    assert after["learning_rate"] < before["learning_rate"] and after["lr_decay"] == 0
+    assert after["learner"]["learning_rate"] < before["learner"]["learning_rate"]
+    assert after["learner"]["lr_decay"] == 0
+    exponents = [config["replay"]["importance_exponent"] for config in (before, after)]
+    assert exponents[0] < exponents[1] <= 1
     lineage = json.loads((folder / "stats/second/run.json").read_text())["lineage"]
     assert lineage["iteration"] == 2 and len(lineage["parents"]) == 1
     _, output, _ = call(
