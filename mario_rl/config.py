@@ -62,6 +62,13 @@ class EnvConfig:
         "buttons the agent may press: right (5 actions), simple (7), complex (12)",
         choices=("right", "simple", "complex"),
     )
+    view: str = setting(
+        "mario",
+        "what the agent sees: mario, what is around him, with him always in the same place, so "
+        "that it need not learn anew for each place what an enemy beside him means; or screen, all",
+        choices=("mario", "screen"),
+        before="screen",
+    )
     pixels: str = setting(
         "red",
         "what becomes of the colours: red, in which Mario and what moves stand out, or grey, in "
@@ -71,14 +78,11 @@ class EnvConfig:
     )
     show_buttons: bool = setting(
         True,
-        "the agent sees, in place of the status bar, whether A and B are held",
+        "the agent sees, at the top of the picture, whether A and B are held",
         before=False,
     )
     death_penalty: float = setting(
-        10.0,
-        "what a death costs, where running ten pixels earns 1",
-        interval="[0, inf)",
-        before=2.5,
+        2.5, "what a death costs, where running ten pixels earns 1", interval="[0, inf)"
     )
     stall_steps: int = setting(
         150,
@@ -188,7 +192,11 @@ class LearnerConfig:
         before=1.0,
     )
     n_step: int = setting(
-        5, "rewards summed before bootstrapping", unit="env steps", interval="[1, 32]"
+        10,
+        "rewards summed before bootstrapping; 10, with --gamma 0.9 about all that counts: of a "
+        "jump that fails one learns from the fall, not from what the next state seems worth",
+        unit="env steps",
+        interval="[1, 32]",
     )
     replay_ratio: float = setting(
         24.0,

@@ -16,7 +16,9 @@ from mario_rl.runs import create_run
 from mario_rl.schedules import importance_exponent, learning_rate
 
 # What the network sees, how large it is and what its outputs stand for.
-_OF_THE_WEIGHTS = ("action_set", "pixels", "show_buttons", "network_width", "reward_scale")
+_OF_THE_WEIGHTS = (
+    "action_set", "view", "pixels", "show_buttons", "network_width", "reward_scale",
+)  # fmt: skip
 # What else the transitions in a replay, and its layout, depend on.
 _OF_THE_REPLAY = ("stage", "death_penalty", "gamma", "num_envs", "replay_capacity")
 FINE_TUNING_EPSILON = 0.1  # at most: the model knows where to go, and random play would undo it

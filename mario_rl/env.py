@@ -9,8 +9,10 @@ the sky behind him, and of the 4 frames the last counts: sprites do not flicker 
 maximum of two, made for light sprites on black, would wipe out dark ones (both as
 `EnvConfig.pixels` says); 2. the status bar, of no use to the agent, makes room for the buttons that
 are held (`EnvConfig.show_buttons`): Mario jumps only when A is pressed anew, which the picture of
-the game does not tell from A held since the last jump; 3. frames are stacked by the replay, which
-stores each frame once.
+the game does not tell from A held since the last jump; 3. the picture is not the whole screen but
+what is around Mario, larger, with him always in the same place (`EnvConfig.view`): where an enemy
+is in the picture is then where it is to him; 4. frames are stacked by the replay, which stores each
+frame once.
 """
 
 import contextlib
@@ -46,8 +48,12 @@ from gym_super_mario_bros.smb_env import SuperMarioBrosEnv  # noqa: E402
 
 FRAME_SKIP = 4
 FRAMES_PER_SECOND = 60
-STATUS_BAR_ROWS = 11  # of the 84 of an observation
+BUTTON_ROWS = {"mario": 6, "screen": 11}  # of the 84 of an observation; 11 are the status bar
 SCREEN_SHAPE = (240, 256, 3)
+
+# The view of Mario, pixels of the screen: how far it goes from his middle.
+VIEW_BEHIND, VIEW_AHEAD, VIEW_ABOVE, VIEW_BELOW = 48, 144, 84, 84
+_STATUS_BAR_PX = 32
 
 # Rewards are in units of ten pixels, about what Mario runs in one decision.
 PROGRESS_REWARD_PER_PX = 0.1
@@ -62,6 +68,8 @@ _BACKDROP = 4, 128  # row and column of a pixel above the status bar
 _HELD_BUTTONS = 0x0D  # A and B as the game last saw them
 _A_BIT, _B_BIT = 0x80, 0x40
 _FLOAT_STATE = 0x1D  # 0 while Mario stands or walks
+_LEFT, _SCREEN_LEFT = 0x86, 0x071C  # of Mario and of the screen in the level, modulo 256
+_TOP, _TOP_PAGE = 0x03B8, 0xB5  # of Mario on the screen; page 0 is above it, 2 below
 
 RUNNING, CLEAR, DEATH, TIME_UP, STALL = range(5)
 OUTCOMES = ("running", "clear", "death", "time_up", "stall")
@@ -157,6 +165,7 @@ class MarioEnv:
         self._stall_steps = config.stall_steps
         self._death_penalty = config.death_penalty
         self._single_stage = target is not None
+        self._view = config.view
         self._pixels = config.pixels
         self._show_buttons = config.show_buttons
         self._save_points = save_points
@@ -352,13 +361,29 @@ class MarioEnv:
         pixels = self._red() if self._pixels == "red" else self._grey()
         if previous is not None:
             pixels = np.maximum(pixels, previous)
+        if self._view == "mario":
+            pixels = self._around_mario(pixels)
         frame = cv2.resize(pixels, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
         if self._show_buttons:
             held = self._emulator.ram[_HELD_BUTTONS]
-            left, right = np.hsplit(frame[:STATUS_BAR_ROWS], 2)
+            left, right = np.hsplit(frame[: BUTTON_ROWS[self._view]], 2)
             left[:] = 255 if held & _A_BIT else 0
             right[:] = 255 if held & _B_BIT else 0
         return frame
+
+    def _around_mario(self, pixels: np.ndarray) -> np.ndarray:
+        """The part of the screen around Mario, uint8 [168, 192]; black where there is no game."""
+        ram = self._emulator.ram
+        height, width = pixels.shape
+        x = (int(ram[_LEFT]) - int(ram[_SCREEN_LEFT])) % 256 + 8
+        y = 256 * (int(ram[_TOP_PAGE]) - 1) + int(ram[_TOP]) + 16
+        x, y = min(x, width), min(max(y, _STATUS_BAR_PX), height)
+        game = cv2.copyMakeBorder(
+            pixels[_STATUS_BAR_PX:], VIEW_ABOVE, VIEW_BELOW, VIEW_BEHIND, VIEW_AHEAD,
+            cv2.BORDER_CONSTANT,
+        )  # fmt: skip
+        top = y - _STATUS_BAR_PX
+        return game[top : top + VIEW_ABOVE + VIEW_BELOW, x : x + VIEW_BEHIND + VIEW_AHEAD]
 
     def _red(self) -> np.ndarray:
         """The red of each pixel or, if that is more, by how much its green or blue exceeds that of

@@ -12,6 +12,7 @@ from trajectories import STAGES, trajectory_hash
 
 from mario_rl.config import EnvConfig
 from mario_rl.env import (
+    BUTTON_ROWS,
     CLASSIC,
     CLEAR,
     CLEAR_REWARD,
@@ -20,7 +21,6 @@ from mario_rl.env import (
     PROGRESS_REWARD_PER_PX,
     RUNNING,
     STALL,
-    STATUS_BAR_ROWS,
     STEP_REWARD,
     MarioEnv,
     action_names,
@@ -81,7 +81,7 @@ def test_grey_frame_is_the_maximum_of_the_last_two_emulated_frames():
     import cv2
 
     screens = []
-    config = EnvConfig(stage="1-1", pixels="grey", show_buttons=False)
+    config = EnvConfig(stage="1-1", view="screen", pixels="grey", show_buttons=False)
     env = MarioEnv(config, on_frame=lambda screen: screens.append(screen.copy()))
     env.reset()
     for _ in range(20):
@@ -99,7 +99,7 @@ def test_red_frame_is_the_last_emulated_frame_against_the_backdrop(stage):
     """Slowly, in floats."""
     import cv2
 
-    env = MarioEnv(EnvConfig(stage=stage, show_buttons=False))
+    env = MarioEnv(EnvConfig(stage=stage, view="screen", show_buttons=False))
     frame, _ = env.reset()
     for _ in range(12):
         red, green, blue = np.moveaxis(env.screen().astype(float), 2, 0)
@@ -112,10 +112,52 @@ def test_red_frame_is_the_last_emulated_frame_against_the_backdrop(stage):
 def test_mario_stands_out_in_red_and_not_in_grey():
     contrast = {}
     for pixels in ("red", "grey"):
-        frame, _ = MarioEnv(EnvConfig(stage="1-1", pixels=pixels)).reset()
+        frame, _ = MarioEnv(EnvConfig(stage="1-1", view="screen", pixels=pixels)).reset()
         mario = frame[67:72, 14:18].astype(float)
         contrast[pixels] = abs(mario.mean() - frame[30, 40])
     assert contrast["red"] > 2 * contrast["grey"]
+
+
+def around(screen: np.ndarray, x: int, y: int) -> np.ndarray:
+    """What lies around a point of a screen, by way of a canvas in which everything has room."""
+    import cv2
+
+    canvas = np.zeros((1000, 1000), dtype=np.uint8)
+    canvas[332:540, 300:556] = screen[32:]
+    canvas = canvas[300 + y - 84 : 300 + y + 84, 300 + x - 48 : 300 + x + 144]
+    return cv2.resize(canvas, (84, 84), interpolation=cv2.INTER_AREA)
+
+
+def test_mario_is_always_in_the_same_place(clearing_actions):
+    env = MarioEnv(EnvConfig(stage="1-1", show_buttons=False))
+    frame, info = env.reset()
+    heights = set()
+    for action in clearing_actions[:100]:
+        ram = env.ram()
+        red, green, blue = np.moveaxis(env.screen().astype(int), 2, 0)
+        pixels = np.maximum(red, np.maximum(green - green[4, 128], blue - blue[4, 128]))
+        x = info["x"] - 256 * ram[0x71A] - ram[0x71C] + 8  # less the left of the screen
+        y = 255 - info["y"] + 16
+        assert np.array_equal(frame, around(pixels.astype(np.uint8), x, y))
+        heights.add(y)
+        frame, *_, info = env.step(action)
+    assert max(heights) - min(heights) > 60
+
+
+@pytest.mark.parametrize(
+    ("page", "top", "left", "game"),
+    [(0, 250, 0, slice(42, 84)), (1, 0, 255, slice(42, 84)), (2, 9, 255, slice(0, 42))],
+)
+def test_beyond_the_game_is_black(page, top, left, game):
+    """Mario above, at the upper right and below: half of the view is left at most."""
+    env = MarioEnv(EnvConfig(stage="1-1", show_buttons=False))
+    env.reset()
+    for address, value in ((0xB5, page), (0x3B8, top), (0x86, left), (0x71C, 0)):
+        env._emulator.ram[address] = value
+    frame = env._observe()
+    assert frame.shape == (84, 84) and frame[game].any()
+    frame[game] = 0
+    assert not frame.any()
 
 
 def test_reward_pays_for_new_furthest_x_only(env):
@@ -216,7 +258,8 @@ def test_full_game_runs_on_after_the_flag_and_ends_with_one_life(clearing_action
 
 def test_noop_frames_pass_before_the_first_decision():
     screens = []
-    config = EnvConfig(stage="1-1", show_buttons=False)  # but the clock, which alone moves
+    # With the clock, which alone moves.
+    config = EnvConfig(stage="1-1", view="screen", show_buttons=False)
     env = MarioEnv(config, on_frame=lambda screen: screens.append(1))
     at_once, _ = env.reset()
     screens.clear()
@@ -251,16 +294,20 @@ def test_held_buttons_reach_the_game(env):
     assert fast > slow
 
 
-def test_what_is_held_is_shown_where_the_status_bar_was():
-    shows, plain = (MarioEnv(EnvConfig(stage="1-1", show_buttons=show)) for show in (True, False))
-    assert not shows.reset()[0][:STATUS_BAR_ROWS].any()
+@pytest.mark.parametrize("view", ["mario", "screen"])
+def test_what_is_held_is_shown_at_the_top(view):
+    shows, plain = (
+        MarioEnv(EnvConfig(stage="1-1", view=view, show_buttons=show)) for show in (True, False)
+    )
+    rows = BUTTON_ROWS[view]
+    assert not shows.reset()[0][:rows].any()
     plain.reset()
     for action in [RIGHT_A, RIGHT_B, NOOP, RIGHT_A_B, A, RIGHT]:
         frame, expected = shows.step(action)[0], plain.step(action)[0]
-        a, b = np.hsplit(frame[:STATUS_BAR_ROWS], 2)
+        a, b = np.hsplit(frame[:rows], 2)
         assert (a == (255 if action in (A, RIGHT_A, RIGHT_A_B) else 0)).all()
         assert (b == (255 if action in (RIGHT_B, RIGHT_A_B) else 0)).all()
-        assert np.array_equal(frame[STATUS_BAR_ROWS:], expected[STATUS_BAR_ROWS:])
+        assert np.array_equal(frame[rows:], expected[rows:])
 
 
 def test_without_that_two_states_look_alike():
@@ -273,7 +320,8 @@ def test_without_that_two_states_look_alike():
             env.step(RIGHT_A)
         frames.append(env.step(last)[0])
     held, released = frames
-    assert np.array_equal(held[STATUS_BAR_ROWS:], released[STATUS_BAR_ROWS:])
+    rows = BUTTON_ROWS["mario"]
+    assert np.array_equal(held[rows:], released[rows:])
     assert not np.array_equal(held, released)
     heights = [env.step(RIGHT_A)[-1]["y"] for env in (holds, releases)]
     assert heights[0] == 79 < heights[1]

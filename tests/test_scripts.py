@@ -230,7 +230,7 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
 def test_continue_refuses_what_does_not_fit(folder, trained, tmp_path):
     for flag, value, trained_with in (
         ("--action-set", "right", "simple"), ("--network-width", "1", "0.5"),
-        ("--pixels", "grey", "red"), ("--reward-scale", "1", "0.03"),
+        ("--view", "screen", "mario"), ("--pixels", "grey", "red"), ("--reward-scale", "1", "0.03"),
     ):  # fmt: skip
         error = error_of(folder, "continue_training.py", "--model-path", "models/first.pth",
                          flag, value)  # fmt: skip

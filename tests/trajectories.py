@@ -22,8 +22,8 @@ STEPS = 250
 def trajectory_hash(stage: str) -> str:
     """Of every frame, the console's memory, and our reward, end and info, over random play."""
     config = EnvConfig(
-        stage=stage, action_set="complex", pixels="grey", show_buttons=False, stall_steps=60,
-        death_penalty=2.5,
+        stage=stage, action_set="complex", view="screen", pixels="grey", show_buttons=False,
+        stall_steps=60, death_penalty=2.5,
     )  # fmt: skip
     env = MarioEnv(config)
     rng = np.random.default_rng(0)
