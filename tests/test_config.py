@@ -321,7 +321,7 @@ def test_intervals(interval, inside, outside):
 @strategies.composite
 def configs(draw: strategies.DrawFn) -> Config:
     batch_size = draw(strategies.integers(1, 65_536))
-    learning_starts = batch_size + 256 * 4 + draw(strategies.integers(0, 10**6))
+    learning_starts = batch_size + 256 * 33 + draw(strategies.integers(0, 10**6))
     changes = {
         "stage": draw(strategies.sampled_from(ITEMS["stage"].metadata["choices"])),
         "eps_start": draw(strategies.floats(0.5, 1)),
