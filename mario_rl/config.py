@@ -193,8 +193,8 @@ class LearnerConfig:
     )
     n_step: int = setting(
         10,
-        "rewards summed before bootstrapping; 10, with --gamma 0.9 about all that counts: of a "
-        "jump that fails one learns from the fall, not from what the next state seems worth",
+        "rewards summed before bootstrapping; 10, with --gamma 0.9 two thirds of what counts: of "
+        "a jump that fails one learns from the fall, not from what the next state seems worth",
         unit="env steps",
         interval="[1, 32]",
     )

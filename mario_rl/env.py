@@ -7,12 +7,12 @@ Preprocessing follows Mnih et al. 2015: an action is held for 4 frames, the obse
 pixels. Deviations: 1. a pixel is its red, not its luminance, in which Mario is nearly as bright as
 the sky behind him, and of the 4 frames the last counts: sprites do not flicker here, and the
 maximum of two, made for light sprites on black, would wipe out dark ones (both as
-`EnvConfig.pixels` says); 2. the status bar, of no use to the agent, makes room for the buttons that
-are held (`EnvConfig.show_buttons`): Mario jumps only when A is pressed anew, which the picture of
-the game does not tell from A held since the last jump; 3. the picture is not the whole screen but
-what is around Mario, larger, with him always in the same place (`EnvConfig.view`): where an enemy
-is in the picture is then where it is to him; 4. frames are stacked by the replay, which stores each
-frame once.
+`EnvConfig.pixels` says); 2. in place of the status bar, of no use to the agent, the top shows the
+buttons that are held (`EnvConfig.show_buttons`): Mario jumps only when A is pressed anew, which the
+picture of the game does not tell from A held since the last jump; 3. the picture is not the whole
+screen but what is around Mario, larger, with him always in the same place (`EnvConfig.view`): where
+an enemy is in the picture is then where it is to him; 4. frames are stacked by the replay, which
+stores each frame once.
 """
 
 import contextlib

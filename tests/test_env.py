@@ -94,16 +94,20 @@ def test_grey_frame_is_the_maximum_of_the_last_two_emulated_frames():
     env.close()
 
 
+def red_against_the_backdrop(screen: np.ndarray) -> np.ndarray:
+    """Slowly, in floats."""
+    red, green, blue = np.moveaxis(screen.astype(float), 2, 0)
+    return np.maximum(red, np.maximum(green - green[4, 128], blue - blue[4, 128]))
+
+
 @pytest.mark.parametrize("stage", ["1-1", "1-2"])
 def test_red_frame_is_the_last_emulated_frame_against_the_backdrop(stage):
-    """Slowly, in floats."""
     import cv2
 
     env = MarioEnv(EnvConfig(stage=stage, view="screen", show_buttons=False))
     frame, _ = env.reset()
     for _ in range(12):
-        red, green, blue = np.moveaxis(env.screen().astype(float), 2, 0)
-        pixels = np.maximum(red, np.maximum(green - green[4, 128], blue - blue[4, 128]))
+        pixels = red_against_the_backdrop(env.screen())
         expected = cv2.resize(pixels, (84, 84), interpolation=cv2.INTER_AREA)
         assert np.abs(frame - expected).max() <= 0.501
         frame, *_ = env.step(RIGHT_A_B)
@@ -134,8 +138,7 @@ def test_mario_is_always_in_the_same_place(clearing_actions):
     heights = set()
     for action in clearing_actions[:100]:
         ram = env.ram()
-        red, green, blue = np.moveaxis(env.screen().astype(int), 2, 0)
-        pixels = np.maximum(red, np.maximum(green - green[4, 128], blue - blue[4, 128]))
+        pixels = red_against_the_backdrop(env.screen())
         x = info["x"] - 256 * ram[0x71A] - ram[0x71C] + 8  # less the left of the screen
         y = 255 - info["y"] + 16
         assert np.array_equal(frame, around(pixels.astype(np.uint8), x, y))
