@@ -256,7 +256,7 @@ class RunConfig:
     device: str = setting("auto", "where the networks live", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
         "auto",
-        "arithmetic of the convolutions; auto takes bfloat16 where the hardware has it",
+        "arithmetic of the convolutions; auto takes bfloat16 where the hardware is faster in it",
         choices=("auto", "float32", "bfloat16"),
     )
     gpu_memory_fraction: float = setting(

@@ -5,7 +5,7 @@ import os
 import torch
 
 from mario_rl.errors import UserError
-from mario_rl.machine import available_cores, cpu_has_bfloat16
+from mario_rl.machine import available_cores, cpu_has_fast_bfloat16
 
 _NETWORKS_BYTES = 2 << 30  # networks, optimizer, activations and what CUDA itself takes
 
@@ -30,13 +30,13 @@ def choose_device(name: str) -> torch.device:
 
 def trunk_dtype(precision: str, device: torch.device) -> torch.dtype:
     """What the convolutions compute in: auto, float32 or bfloat16; auto takes bfloat16 where the
-    hardware has it, which nearly doubles an update's speed there."""
-    native = (
-        cpu_has_bfloat16()
+    hardware is faster in it."""
+    fast = (
+        cpu_has_fast_bfloat16()
         if device.type == "cpu"
         else (device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
     )
-    if precision == "bfloat16" or (precision == "auto" and native):
+    if precision == "bfloat16" or (precision == "auto" and fast):
         return torch.bfloat16
     return torch.float32
 
