@@ -112,7 +112,11 @@ def create_iteration(
         "mean_x": model.evaluation["mean_x"],
     }
     paths = RunPaths(output_dir, run_name)
-    state = {"online_net": model.weights, "optimizer": optimizer}
+    state = {
+        "online_net": model.weights,
+        "optimizer": optimizer,
+        "averaged_updates": model.evaluation["updates"],
+    }
     inherited, replay_line = _inherited_replay(RunPaths(output_dir, model.run_name), config)
     lineage = Lineage(iteration, [*model.lineage.parents, parent])
     create_run(paths, config, state, lineage, inherited)

@@ -19,7 +19,7 @@ from mario_rl.config import LearnerConfig
 from mario_rl.network import DuelingNetwork, to_tensor
 from mario_rl.replay import Batch
 
-_AVERAGE_DECAY = 0.99  # of an update
+_AVERAGE_POWER = 7  # an average of the weights reaches back over an eighth of the updates
 
 
 class UpdateResult(NamedTuple):
@@ -52,10 +52,10 @@ class Learner:
     """Holds the networks and improves the online network.
 
     `acting_net` is the online network as it was after the last update whose result was fetched.
-    `average_net` is what is evaluated and saved as a model: the exponential moving average of the
-    online network's weights over about the last 100 updates (Polyak & Juditsky 1992), or the mean
-    of all if there were fewer. A single update moves many decisions that are nearly ties; an
-    average does not follow it.
+    `average_net` is what is evaluated and saved as a model: the average of the online network's
+    weights after each update n, in proportion to n (n + 1) ... (n + 6), so about the mean over the
+    last eighth of all updates (polynomial-decay averaging, Shamir & Zhang 2013). Updates move many decisions that
+    are nearly ties; an average does not follow them.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Learner:
     @torch.no_grad()
     def _average(self) -> None:
         self._averaged_updates += 1
-        share = max(1 - _AVERAGE_DECAY, 1 / self._averaged_updates)
+        share = (_AVERAGE_POWER + 1) / (_AVERAGE_POWER + self._averaged_updates)
         networks = self.average_net.parameters(), self.online_net.parameters()
         for average, weight in zip(*networks, strict=True):
             average.lerp_(weight, share)

@@ -18,6 +18,7 @@ from scripts import call
 
 from mario_rl.checkpoint import CheckpointStore
 from mario_rl.cli import run_script
+from mario_rl.model import Model
 
 ROOT = Path(__file__).parent.parent
 TRAIN = "progressive_mario_trainer.py"
@@ -177,6 +178,11 @@ def test_continue_prints_a_command_that_works(folder, trained):
     assert after["learner"]["lr_decay"] == 0
     exponents = [config["replay"]["importance_exponent"] for config in (before, after)]
     assert exponents[0] < exponents[1] <= 1
+    updates = Model.load(folder / "models/first.pth").evaluation["updates"]
+    state = CheckpointStore(folder / "checkpoints/second").load().state
+    new_updates = state["progress"]["counters"]["updates"]
+    assert updates > 0 < new_updates
+    assert state["learner"]["averaged_updates"] == updates + new_updates
     lineage = json.loads((folder / "stats/second/run.json").read_text())["lineage"]
     assert lineage["iteration"] == 2 and len(lineage["parents"]) == 1
     _, output, _ = call(
