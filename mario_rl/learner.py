@@ -54,8 +54,8 @@ class Learner:
     `acting_net` is the online network as it was after the last update whose result was fetched.
     `average_net` is what is evaluated and saved as a model: the average of the online network's
     weights after each update n, in proportion to n (n + 1) ... (n + 6), so about the mean over the
-    last eighth of all updates (polynomial-decay averaging, Shamir & Zhang 2013). Updates move many decisions that
-    are nearly ties; an average does not follow them.
+    last eighth of all updates (polynomial-decay averaging, Shamir & Zhang 2013). Updates move many
+    decisions that are nearly ties; an average does not follow them.
     """
 
     def __init__(
