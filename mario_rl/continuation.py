@@ -84,8 +84,8 @@ def create_iteration(
     run is there, with the replay in it.
 
     It takes over the model's settings but for epsilon, which starts low, the learning rate and the
-    importance exponent, which go on from what they had come to, and `changes`. So does the average
-    of the weights, which would otherwise forget the model at once.
+    importance exponent, which go on from what they had come to, and `changes`. The average of the
+    weights goes on, too: begun anew, it would forget the model at the first update.
 
     Returns:
         The new run's paths, ready to be resumed.
