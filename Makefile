@@ -1,5 +1,5 @@
 # make demo     install, train 20 episodes, evaluate, record, plot: the whole tool in minutes
-# make play     watch a trained model clear World 1-1: in a window or, without a display, as a video
+# make play     watch a trained model clear World 1-1, or STAGE=1-4: in a window or, without a display, as a video
 # make train    start a real run:  make train RUN=my_run ARGS="--stage 1-1 --num-episodes 5000"
 # make test     install and run the test suite
 # make check    linter, formatter and type checker
@@ -12,6 +12,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+STAGE ?= 1-1
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -65,7 +66,7 @@ demo: $(VENV)/.ready-$(VERSION)
 	@echo "video:       videos/$(RUN)_1-1.mp4"
 
 play: $(VENV)/.ready-$(VERSION)
-	$(BIN)/python eval_mario.py --model-path pretrained/1-1.pth $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),--render,--record)
+	$(BIN)/python eval_mario.py --model-path pretrained/$(STAGE).pth $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),--render,--record)
 
 named:
 	@test "$(origin RUN)" = "command line" || { echo 'usage: make train RUN=name ARGS="--stage 1-1 ..."' >&2; exit 2; }
