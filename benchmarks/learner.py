@@ -132,7 +132,7 @@ def random_batch(size: int) -> Batch:
 def _contend(name: str, turns: Turns) -> None:
     stay_on_one_core()
     torch.set_num_threads(1)
-    learner = _new(name, LearnerConfig(network_width=1.0), NUM_ACTIONS, seed=0)
+    learner = _new(name, LearnerConfig(network_width=1.0, num_quantiles=1), NUM_ACTIONS, seed=0)
     batch = random_batch(BATCH_SIZE)
     if name == "plain":
         batch = batch._replace(
@@ -153,7 +153,7 @@ def profile() -> None:
     torch.set_num_threads(1)
     batch = random_batch(BATCH_SIZE)
     for name in ("plain", "ours", "ours, bfloat16"):
-        learner = _new(name, LearnerConfig(network_width=1.0), NUM_ACTIONS, seed=0)
+        learner = _new(name, LearnerConfig(network_width=1.0, num_quantiles=1), NUM_ACTIONS, seed=0)
         learner.update(batch)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
             for _ in range(3):
@@ -183,7 +183,8 @@ def curves(path: Path) -> None:
         {
             "num_envs": 4, "batch_size": 16, "learning_starts": 64, "replay_capacity": 2000,
             "replay_ratio": 4.0, "target_period": 100, "learning_rate": 5e-4, "eps_decay": 1000,
-            "importance_steps": 1000, "network_width": 1.0, "n_step": 3, "reward_scale": 1.0,
+            "importance_steps": 1000, "network_width": 1.0, "num_quantiles": 1,
+            "n_step": 3, "reward_scale": 1.0,
             "lr_decay": 0, "eps_ladder": 0.0, "hold_actions": False,
         }
     )  # fmt: skip

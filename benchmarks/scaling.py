@@ -73,7 +73,9 @@ def actors_per_s(cores: int) -> float:
 
 
 def update_ms(batch_size: int) -> float:
-    learner = Learner(LearnerConfig(network_width=1.0), 7, torch.device("cpu"), seed=0)
+    learner = Learner(
+        LearnerConfig(network_width=1.0, num_quantiles=1), 7, torch.device("cpu"), seed=0
+    )
     return median_ms(learner.update, random_batch(batch_size))
 
 

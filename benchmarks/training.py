@@ -26,6 +26,7 @@ CONFIG = Config().replaced(
         "batch_size": 256,
         "replay_ratio": 8.0,
         "network_width": 1.0,
+        "num_quantiles": 1,
         "replay_capacity": 100_000,
         "learning_starts": max(256, scaled(1_000)),
         "device": "cpu",

@@ -82,7 +82,7 @@ class EnvConfig:
         before=False,
     )
     death_penalty: float = setting(
-        2.5, "what a death costs, where running ten pixels earns 1", interval="[0, inf)"
+        10.0, "what a death costs, where running ten pixels earns 1", interval="[0, inf)"
     )
     stall_steps: int = setting(
         150,
@@ -172,7 +172,7 @@ class LearnerConfig:
     )
     learning_rate: float = setting(0.0001, "Adam's step size at the start", interval="(0, 1]")
     lr_decay: int = setting(
-        200_000,
+        400_000,
         "Adam's step size stays for half of this long, and falls to a tenth in the other half: "
         "large steps make a good policy come and go; 0: it stays",
         unit="env steps",
@@ -217,6 +217,13 @@ class LearnerConfig:
         "them learn three times as fast on a CPU",
         interval="(0, 4]",
         before=1.0,
+    )
+    num_quantiles: int = setting(
+        32,
+        "quantiles of the return that are learned for each action, as in QR-DQN (Dabney et al. "
+        "2018); 1: only its mean",
+        interval="[1, 256]",
+        before=1,
     )
     max_grad_norm: float = setting(10.0, "gradients are clipped to this norm", interval="(0, inf)")
 

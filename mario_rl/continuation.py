@@ -17,7 +17,8 @@ from mario_rl.schedules import importance_exponent, learning_rate
 
 # What the network sees, how large it is and what its outputs stand for.
 _OF_THE_WEIGHTS = (
-    "action_set", "view", "pixels", "show_buttons", "network_width", "reward_scale",
+    "action_set", "view", "pixels", "show_buttons", "network_width", "num_quantiles",
+    "reward_scale",
 )  # fmt: skip
 # What else the transitions in a replay, and its layout, depend on.
 _OF_THE_REPLAY = ("stage", "death_penalty", "gamma", "num_envs", "replay_capacity")

@@ -1,7 +1,8 @@
-"""The update of the network: double Q-learning on n-step returns with a weighted Huber loss.
+"""The update of the network: double Q-learning on n-step returns with a weighted quantile loss.
 
 Double DQN (van Hasselt et al. 2016), n-step targets and prioritized weights combined as in Rainbow
-(Hessel et al. 2018), gradients clipped to a norm as in the dueling paper (Wang et al. 2016).
+(Hessel et al. 2018), gradients clipped to a norm as in the dueling paper (Wang et al. 2016). What
+is learned is the distribution of the return, by its quantiles (QR-DQN, Dabney et al. 2018).
 
 An update runs in a thread of its own, beside the games. Meanwhile the policy acts with a copy of
 the weights from before it, so that what the games do does not depend on when the update is done.
@@ -32,20 +33,50 @@ class UpdateResult(NamedTuple):
 def double_dqn_target(
     returns: torch.Tensor,
     discounts: torch.Tensor,
-    next_q_online: torch.Tensor,
-    next_q_target: torch.Tensor,
+    next_online: torch.Tensor,
+    next_target: torch.Tensor,
 ) -> torch.Tensor:
-    """td_target = R + discount * Q_target(s', argmax over a of Q_online(s', a)).
+    """td_target = R + discount * Z_target(s', argmax over a of Q_online(s', a)), where Z are the
+    quantiles and Q their mean.
 
     Args:
         returns, discounts: float32 [B].
-        next_q_online, next_q_target: float32 [B, num_actions].
+        next_online, next_target: float32 [B, num_actions, num_quantiles].
 
     Returns:
-        td_target: float32 [B].
+        td_target: float32 [B, num_quantiles].
     """
-    next_actions = next_q_online.argmax(dim=1, keepdim=True)
-    return returns + discounts * next_q_target.gather(1, next_actions).squeeze(1)
+    next_quantiles = _of_actions(next_target, next_online.mean(dim=2).argmax(dim=1))
+    return returns[:, None] + discounts[:, None] * next_quantiles
+
+
+def quantile_huber_loss(
+    quantiles: torch.Tensor, td_target: torch.Tensor, kappa: float
+) -> torch.Tensor:
+    """|tau_i - 1{u < 0}| * huber(u) / kappa, with u = td_target_j - quantile_i, of each quantile i,
+    of level tau_i, and each target j; its mean over j and sum over i (Dabney et al. 2018, equation
+    10).
+
+    Args:
+        quantiles, td_target: float32 [B, num_quantiles].
+        kappa: where the Huber loss goes over from a parabola to a line.
+
+    Returns:
+        loss: float32 [B].
+    """
+    num_quantiles = quantiles.shape[1]
+    tau = (torch.arange(num_quantiles, device=quantiles.device) + 0.5) / num_quantiles
+    errors = td_target[:, None, :] - quantiles[:, :, None]  # [B, i, j]
+    huber = torch.where(
+        errors.abs() <= kappa, errors.square() / (2 * kappa), errors.abs() - kappa / 2
+    )
+    weights = (tau[:, None] - (errors.detach() < 0).float()).abs()
+    return (weights * huber).mean(dim=2).sum(dim=1)
+
+
+def _of_actions(quantiles: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """[B, num_quantiles], those of the actions, int64 [B]."""
+    return quantiles[torch.arange(len(actions), device=actions.device), actions]
 
 
 class Learner:
@@ -69,7 +100,10 @@ class Learner:
         torch.manual_seed(seed)
         self.device = device
         self._max_grad_norm = config.max_grad_norm
-        self.online_net = DuelingNetwork(num_actions, trunk_dtype, config.network_width).to(device)
+        self._kappa = config.reward_scale
+        self.online_net = DuelingNetwork(
+            num_actions, trunk_dtype, config.network_width, config.num_quantiles
+        ).to(device)
         self.target_net = copy.deepcopy(self.online_net).requires_grad_(False)
         self.acting_net = copy.deepcopy(self.target_net)
         self.average_net = copy.deepcopy(self.target_net)
@@ -117,9 +151,8 @@ class Learner:
             td_target = double_dqn_target(
                 returns, discounts, self.online_net(next_obs), self.target_net(next_obs)
             )
-        q_values = self.online_net(obs).gather(1, actions[:, None]).squeeze(1)
-        huber = functional.huber_loss(q_values, td_target, reduction="none")
-        loss = (is_weights * huber).mean()
+        quantiles = _of_actions(self.online_net(obs), actions)
+        loss = (is_weights * self._loss(quantiles, td_target)).mean()
 
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -128,12 +161,18 @@ class Learner:
         )
         self._optimizer.step()
         self._average()
+        td_errors = (td_target - quantiles.detach()).mean(dim=1)
         return UpdateResult(
-            td_errors=(td_target - q_values).detach().cpu().numpy(),
+            td_errors=td_errors.cpu().numpy(),
             loss=loss.item(),
-            q_value=q_values.mean().item(),
+            q_value=quantiles.mean().item(),
             grad_norm=grad_norm.item(),
         )
+
+    def _loss(self, quantiles: torch.Tensor, td_target: torch.Tensor) -> torch.Tensor:
+        if quantiles.shape[1] == 1:
+            return functional.huber_loss(quantiles, td_target, reduction="none").squeeze(1)
+        return quantile_huber_loss(quantiles, td_target, self._kappa)
 
     @torch.no_grad()
     def _average(self) -> None:

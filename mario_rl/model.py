@@ -70,7 +70,9 @@ class Model:
     def network(self) -> DuelingNetwork:
         """The policy's network, on the CPU."""
         network = DuelingNetwork(
-            len(action_names(self.config.env.action_set)), width=self.config.learner.network_width
+            len(action_names(self.config.env.action_set)),
+            width=self.config.learner.network_width,
+            num_quantiles=self.config.learner.num_quantiles,
         )
         network.load_state_dict(self.weights)
         return network

@@ -1,4 +1,8 @@
-"""Q-values of pixels: dueling heads (Wang et al. 2016) on convolutions as in Mnih et al. 2015."""
+"""Q-values of pixels: dueling heads (Wang et al. 2016) on convolutions as in Mnih et al. 2015.
+
+Instead of one number each head has one for every quantile of the return (Dabney et al. 2018), of
+which the Q-value is the mean.
+"""
 
 import cv2
 import numpy as np
@@ -12,19 +16,26 @@ _FIRST_STRIDE = 4
 
 
 class DuelingNetwork(nn.Module):
-    """Q(s, a) = V(s) + A(s, a) - mean over a' of A(s, a') (Wang et al. 2016, equation 9)."""
+    """Q(s, a) = V(s) + A(s, a) - mean over a' of A(s, a') (Wang et al. 2016, equation 9), in each
+    quantile."""
 
     def __init__(
-        self, num_actions: int, trunk_dtype: torch.dtype = torch.float32, width: float = 1.0
+        self,
+        num_actions: int,
+        trunk_dtype: torch.dtype = torch.float32,
+        width: float = 1.0,
+        num_quantiles: int = 1,
     ) -> None:
         """
         Args:
+            num_quantiles: quantile i of K, i = 0 to K - 1, is that of the level (i + 0.5) / K.
             width: multiplies the numbers of channels and units.
             trunk_dtype: precision of the convolutions. Weights and heads stay float32: in bfloat16
                 a Q of 50 would resolve to 0.25, coarser than the advantages.
         """
         super().__init__()
         self._trunk_dtype = trunk_dtype
+        self._num_quantiles = num_quantiles
         first, second, hidden = (max(1, round(width * number)) for number in (32, 64, 512))
         self.trunk = nn.Sequential(
             nn.Conv2d(STACK, first, kernel_size=8, stride=_FIRST_STRIDE),
@@ -35,8 +46,8 @@ class DuelingNetwork(nn.Module):
             nn.ReLU(inplace=True),
             nn.Flatten(),
         )
-        self.value = _head(second * 7 * 7, hidden, 1)
-        self.advantage = _head(second * 7 * 7, hidden, num_actions)
+        self.value = _head(second * 7 * 7, hidden, num_quantiles)
+        self.advantage = _head(second * 7 * 7, hidden, num_actions * num_quantiles)
         # Channels last is faster on CPUs, and what tensor cores want.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -46,7 +57,7 @@ class DuelingNetwork(nn.Module):
             obs: uint8 [B, 4, 84, 84], 0-255, oldest frame first; fastest in channels-last memory.
 
         Returns:
-            q_values: float32 [B, num_actions].
+            quantiles: float32 [B, num_actions, num_quantiles].
         """
         weight, bias = self.trunk[0].parameters()
         with torch.autocast(
@@ -58,14 +69,15 @@ class DuelingNetwork(nn.Module):
             features = functional.conv2d(pixels, weight / 255, bias, stride=_FIRST_STRIDE)
             features = self.trunk[1:](features)
         features = features.float()
-        value, advantage = self.value(features), self.advantage(features)
+        value = self.value(features)[:, None]
+        advantage = self.advantage(features).unflatten(1, (-1, self._num_quantiles))
         return value + advantage - advantage.mean(dim=1, keepdim=True)
 
     @torch.inference_mode()
     def q_values(self, obs: np.ndarray | torch.Tensor) -> np.ndarray:
         """float32 [B, num_actions] for obs, uint8 [B, 4, 84, 84]."""
         device = next(self.parameters()).device
-        q_values: np.ndarray = self(to_tensor(obs, device)).cpu().numpy()
+        q_values: np.ndarray = self(to_tensor(obs, device)).mean(dim=2).cpu().numpy()
         return q_values
 
 

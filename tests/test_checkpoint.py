@@ -144,8 +144,13 @@ except UserError as error:
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def untrained_network():
+    config = Config().learner
+    return DuelingNetwork(7, width=config.network_width, num_quantiles=config.num_quantiles)
+
+
 def model():
-    network = DuelingNetwork(7, width=Config().learner.network_width)
+    network = untrained_network()
     return Model("run", Config(), Lineage(2, [{"run_name": "first"}]), {"clear_rate": 0.5},
                  network.state_dict(), None)  # fmt: skip
 
@@ -157,7 +162,7 @@ def test_model_round_trip(tmp_path):
     assert (loaded.config, loaded.lineage) == (original.config, original.lineage)
     assert loaded.evaluation == original.evaluation
     obs = torch.randint(0, 255, (2, 4, 84, 84), dtype=torch.uint8)
-    network = DuelingNetwork(7, width=Config().learner.network_width)
+    network = untrained_network()
     network.load_state_dict(original.weights)
     assert torch.equal(loaded.network()(obs), network(obs))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mario_rl.config import FRAME_SHAPE, STACK, LearnerConfig
-from mario_rl.learner import Learner, double_dqn_target
+from mario_rl.learner import Learner, double_dqn_target, quantile_huber_loss
 from mario_rl.network import DuelingNetwork
 from mario_rl.replay import Batch
 
@@ -56,14 +56,30 @@ def saved(learner: Learner) -> dict[str, Any]:
 def target_by_hand(learner: Learner, batch: Batch) -> np.ndarray:
     """One number at a time."""
     q_online = learner.online_net.q_values(batch.next_obs)
-    with torch.no_grad():
-        q_target = learner.target_net(torch.from_numpy(batch.next_obs)).numpy()
+    target = quantiles_of(learner.target_net, batch.next_obs)
     return np.array(
         [
-            batch.returns[i] + batch.discounts[i] * q_target[i, int(np.argmax(q_online[i]))]
+            batch.returns[i] + batch.discounts[i] * target[i, int(np.argmax(q_online[i]))]
             for i in range(len(batch.returns))
         ]
     )
+
+
+def quantiles_of(network: DuelingNetwork, obs: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return network(torch.from_numpy(obs)).numpy()
+
+
+def loss_by_hand(quantiles: np.ndarray, target: np.ndarray, kappa: float) -> float:
+    """Equation 10 of Dabney et al. 2018, one pair at a time."""
+    loss = 0.0
+    for i, quantile in enumerate(quantiles.tolist()):
+        for other in target.tolist():
+            error = other - quantile
+            size = abs(error)
+            huber = error**2 / 2 if size <= kappa else kappa * (size - kappa / 2)
+            loss += abs((i + 0.5) / len(quantiles) - (error < 0)) * huber / kappa / len(target)
+    return loss
 
 
 # the target
@@ -73,45 +89,60 @@ def test_double_dqn_target_by_hand():
     target = double_dqn_target(
         returns=torch.tensor([1.0, -2.0, 0.5]),
         discounts=torch.tensor([0.5, 0.0, 0.25]),
-        next_q_online=torch.tensor([[0.0, 3.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 2.0]]),
-        next_q_target=torch.tensor([[9.0, 4.0, 5.0], [8.0, 7.0, 6.0], [9.0, 9.0, -2.0]]),
+        next_online=torch.tensor(
+            [[[9.0, -9.0], [1.0, 5.0]], [[1.0, 1.0], [8.0, -8.0]], [[0.0, 1.0], [0.0, 2.0]]]
+        ),
+        next_target=torch.tensor(
+            [[[9.0, 9.0], [4.0, 6.0]], [[8.0, 8.0], [7.0, 7.0]], [[9.0, 9.0], [-2.0, 2.0]]]
+        ),
     )
-    # The online network chooses actions 1, 0, 2; the target network values them 4, 8, -2.
-    assert target.tolist() == [1 + 0.5 * 4, -2.0, 0.5 + 0.25 * -2]
+    # By the means of its quantiles the online network chooses actions 1, 0, 1.
+    assert target.tolist() == [[1 + 0.5 * 4, 1 + 0.5 * 6], [-2.0, -2.0], [0.5 - 0.5, 0.5 + 0.5]]
     assert target.dtype == torch.float32
 
 
 def test_target_is_not_that_of_the_plain_dqn():
-    q_online, q_target = torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 0.0]])
+    q_online, q_target = torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[10.0], [0.0]]])
     zero, one = torch.zeros(1), torch.ones(1)
     double = double_dqn_target(zero, one, q_online, q_target)
     assert double.item() == 0.0
     assert double.item() not in (q_target.max().item(), q_online.max().item())
 
 
+@pytest.mark.parametrize("kappa", [0.03, 1.0])
+def test_quantile_loss_is_that_of_the_paper(kappa):
+    rng = np.random.default_rng(0)
+    quantiles, target = rng.normal(scale=kappa, size=(2, 6, 8)).astype(np.float32)
+    loss = quantile_huber_loss(torch.from_numpy(quantiles), torch.from_numpy(target), kappa)
+    expected = [loss_by_hand(*rows, kappa) for rows in zip(quantiles, target, strict=True)]
+    assert loss.numpy() == pytest.approx(expected, rel=1e-4)
+
+
 # the network
 
 
-@pytest.mark.parametrize("num_actions", [5, 7, 12])
-def test_network_gives_a_float_for_each_action(num_actions):
-    q_values = DuelingNetwork(num_actions)(torch.zeros(3, STACK, *FRAME_SHAPE, dtype=torch.uint8))
-    assert q_values.shape == (3, num_actions)
-    assert q_values.dtype == torch.float32
+@pytest.mark.parametrize(("num_actions", "num_quantiles"), [(5, 1), (7, 32), (12, 32)])
+def test_network_gives_quantiles_for_each_action(num_actions, num_quantiles):
+    network = DuelingNetwork(num_actions, num_quantiles=num_quantiles)
+    quantiles = network(torch.zeros(3, STACK, *FRAME_SHAPE, dtype=torch.uint8))
+    assert quantiles.shape == (3, num_actions, num_quantiles)
+    assert quantiles.dtype == torch.float32
 
 
 def test_dueling_identity():
     torch.manual_seed(0)
-    network = DuelingNetwork(NUM_ACTIONS)
+    network = DuelingNetwork(NUM_ACTIONS, num_quantiles=2)
     obs = torch.from_numpy(make_batch().obs)
     with torch.no_grad():
         features = network.trunk(obs.float() / 255)
         value, advantage = network.value(features), network.advantage(features)
-        q_values = network(obs)
-    mean_q = q_values.mean(dim=1, keepdim=True)
+        quantiles = network(obs)
+    advantage = advantage.reshape(-1, NUM_ACTIONS, 2)
+    mean = quantiles.mean(dim=1, keepdim=True)
     mean_advantage = advantage.mean(dim=1, keepdim=True)
-    assert mean_advantage.abs().min() > 1e-3  # or the mean need not be subtracted
-    torch.testing.assert_close(mean_q, value)
-    torch.testing.assert_close(q_values - mean_q, advantage - mean_advantage)
+    assert mean_advantage.abs().max() > 1e-2  # or the mean need not be subtracted
+    torch.testing.assert_close(mean.squeeze(1), value)
+    torch.testing.assert_close(quantiles - mean, advantage - mean_advantage)
 
 
 @pytest.mark.parametrize("grey", [0, 51, 255])
@@ -123,7 +154,7 @@ def test_pixels_become_numbers_from_0_to_1(grey):
         features = network.trunk(torch.full(shape, grey / 255))
         advantage = network.advantage(features)
         expected = network.value(features) + advantage - advantage.mean(dim=1, keepdim=True)
-        actual = network(torch.full(shape, grey, dtype=torch.uint8))
+        actual = network(torch.full(shape, grey, dtype=torch.uint8)).squeeze(2)
     torch.testing.assert_close(actual, expected)
 
 
@@ -131,9 +162,9 @@ def test_q_values_are_those_of_the_online_network():
     learner, batch = make_learner(), make_batch()
     q_values = learner.online_net.q_values(batch.obs)
     assert q_values.shape == (4, NUM_ACTIONS) and q_values.dtype == np.float32
-    with torch.no_grad():
-        expected = learner.online_net(torch.from_numpy(batch.obs)).numpy()
-    assert np.array_equal(q_values, expected)
+    quantiles = quantiles_of(learner.online_net, batch.obs)
+    assert quantiles.shape == (4, NUM_ACTIONS, LearnerConfig().num_quantiles)
+    assert q_values == pytest.approx(quantiles.mean(axis=2), abs=1e-6)
 
 
 def test_order_of_the_frames_matters():
@@ -145,20 +176,25 @@ def test_order_of_the_frames_matters():
 # the update
 
 
-def test_update_reports_errors_loss_and_q_values():
-    learner = make_learner(learning_rate=1e-2)
+@pytest.mark.parametrize("num_quantiles", [1, 32])
+def test_update_reports_errors_loss_and_q_values(num_quantiles):
+    learner = make_learner(learning_rate=1e-2, num_quantiles=num_quantiles)
     for seed in range(3):  # so that the two networks differ
         learner.update(make_batch(seed=seed))
     batch = make_batch(seed=9, returns=np.array([0.3, -0.2, 6.0, -7.0], dtype=np.float32))
     td_target = target_by_hand(learner, batch)
-    q_values = learner.online_net.q_values(batch.obs)[np.arange(4), batch.actions]
-    errors = td_target - q_values
-    huber = np.where(abs(errors) <= 1, errors**2 / 2, abs(errors) - 0.5)
+    quantiles = quantiles_of(learner.online_net, batch.obs)[np.arange(4), batch.actions]
+    errors = td_target.mean(axis=1) - quantiles.mean(axis=1)
+    if num_quantiles == 1:
+        losses = np.where(abs(errors) <= 1, errors**2 / 2, abs(errors) - 0.5)
+    else:
+        rows = zip(quantiles, td_target, strict=True)
+        losses = np.array([loss_by_hand(*row, LearnerConfig().reward_scale) for row in rows])
     result = learner.update(batch)
     assert result.td_errors == pytest.approx(errors, rel=1e-4, abs=1e-4)
     assert result.td_errors.dtype == np.float32
-    assert result.loss == pytest.approx((batch.is_weights * huber).mean(), rel=1e-4)
-    assert result.q_value == pytest.approx(q_values.mean(), rel=1e-4, abs=1e-4)
+    assert result.loss == pytest.approx((batch.is_weights * losses).mean(), rel=1e-4)
+    assert result.q_value == pytest.approx(quantiles.mean(), rel=1e-4, abs=1e-4)
     assert result.grad_norm > 0
 
 
@@ -178,17 +214,15 @@ def test_update_bootstraps_from_the_target_network():
 
 def test_only_sync_target_moves_the_target_network():
     learner, batch = make_learner(learning_rate=1e-2), make_batch()
-    obs = torch.from_numpy(batch.obs)
-    before = learner.target_net(obs).clone()
+    online, target = learner.online_net, learner.target_net
+    before = target.q_values(batch.obs)
     learner.update(batch)
-    assert torch.equal(learner.target_net(obs), before)
-    assert not np.allclose(learner.online_net.q_values(batch.obs), before.numpy())
+    assert np.array_equal(target.q_values(batch.obs), before)
+    assert not np.allclose(online.q_values(batch.obs), before)
     learner.sync_target()
-    assert np.array_equal(learner.target_net(obs).numpy(), learner.online_net.q_values(batch.obs))
+    assert np.array_equal(target.q_values(batch.obs), online.q_values(batch.obs))
     learner.update(batch)  # a copy, not the same tensors
-    assert not np.array_equal(
-        learner.target_net(obs).numpy(), learner.online_net.q_values(batch.obs)
-    )
+    assert not np.array_equal(target.q_values(batch.obs), online.q_values(batch.obs))
 
 
 def test_samples_of_weight_zero_change_nothing():
@@ -240,7 +274,7 @@ def test_gradient_is_clipped_to_the_norm():
 def test_loss_goes_down_on_a_fixed_batch():
     learner = make_learner(learning_rate=1e-3)
     batch = make_batch(discounts=np.zeros(4, dtype=np.float32))
-    losses = [learner.update(batch).loss for _ in range(15)]
+    losses = [learner.update(batch).loss for _ in range(40)]
     assert losses[-1] < losses[0] / 10
     q_values = learner.online_net.q_values(batch.obs)[np.arange(4), batch.actions]
     assert q_values == pytest.approx(batch.returns, abs=0.3)
@@ -276,7 +310,7 @@ def test_bfloat16_convolutions_change_little_and_learn():
     assert not np.array_equal(q_values, exact.online_net.q_values(batch.obs))
     assert q_values == pytest.approx(exact.online_net.q_values(batch.obs), abs=0.01)
     assert all(p.dtype == torch.float32 for p in rounded.online_net.parameters())
-    losses = [rounded.update(batch).loss for _ in range(15)]
+    losses = [rounded.update(batch).loss for _ in range(40)]
     assert losses[-1] < losses[0] / 10
 
 
@@ -333,7 +367,7 @@ def test_result_to_be_fetched_is_part_of_the_state():
 def test_an_error_in_the_update_arrives():
     learner = make_learner()
     learner.begin_update(make_batch(actions=np.full(4, 99, dtype=np.uint8)))
-    with pytest.raises(RuntimeError, match="index"):
+    with pytest.raises(IndexError, match="index 99"):
         learner.fetch_result()
 
 

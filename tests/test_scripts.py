@@ -238,6 +238,7 @@ def test_continue_refuses_what_does_not_fit(folder, trained, tmp_path):
     for flag, value, trained_with in (
         ("--action-set", "right", "simple"), ("--network-width", "1", "0.5"),
         ("--view", "screen", "mario"), ("--pixels", "grey", "red"), ("--reward-scale", "1", "0.03"),
+        ("--num-quantiles", "1", "32"),
     ):  # fmt: skip
         error = error_of(folder, "continue_training.py", "--model-path", "models/first.pth",
                          flag, value)  # fmt: skip
