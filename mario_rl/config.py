@@ -222,6 +222,7 @@ class LearnerConfig:
         32,
         "quantiles of the return that are learned for each action, as in QR-DQN (Dabney et al. "
         "2018); 1: only its mean",
+        unit="quantiles",
         interval="[1, 256]",
         before=1,
     )
