@@ -238,8 +238,8 @@ class EvaluationConfig:
     )
     eval_episodes: int = setting(
         20,
-        "games of one evaluation, and five times as many of one that comes out best and cleared "
-        "something, lest luck choose the model",
+        "games of one evaluation, and five times as many for a policy that cleared something and, "
+        "by its 95 % interval, may be the best, lest luck choose the model",
         unit="episodes",
         interval="[1, 10000]",
     )

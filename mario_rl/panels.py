@@ -148,7 +148,7 @@ FURTHEST_STAGE = Quantity("Stage progression", "furthest world-stage, and part o
                           "episodes", "position", _draw_progress, _stage_axis)
 CLEAR_RATE = Quantity("Evaluation: clear rate", "episodes that cleared a stage",
                       "evaluations", "clear_rate", _draw_clear_rate, _percent_axis)
-LOSS = Quantity("Loss", "importance-weighted Huber loss",
+LOSS = Quantity("Loss", "importance-weighted loss of the quantiles",
                 "updates", "loss", _draw_updates, _log_axis)
 EPSILON = Quantity("Exploration", "epsilon of the game that explores most",
                    "updates", "epsilon", _draw_epsilon, _percent_axis)

@@ -50,7 +50,7 @@ class UpdateRecord:
     updates: int  # so far
     episodes: int  # so far
     hours: float
-    loss: float  # importance-weighted Huber loss
+    loss: float  # importance-weighted quantile loss
     td_error: float  # mean absolute TD error
     q_value: float  # mean Q of the actions in the batch
     grad_norm: float  # before clipping

@@ -34,7 +34,7 @@ from mario_rl.schedules import importance_exponent, learning_rate
 from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord
 
 UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
-_CONFIRMATION = 4  # times as many games are played again by a policy that comes out best
+_CONFIRMATION = 4  # times as many games are played again by a policy that may be the best
 _COUNTERS = (
     "env_steps", "updates", "episodes", "furthest", "best_evaluation", "evaluated_at",
     "checkpointed_episodes",
@@ -237,8 +237,9 @@ class Trainer:
     def evaluate(self, envs: Envs, should_stop: Callable[[], bool]) -> EvaluationRecord | None:
         """Play evaluation episodes in environments of their own, and record the outcome.
 
-        The best of many evaluations is the luckiest as well: one that comes out best, and cleared
-        something, is played on, and is the best if it still is.
+        Few games tell little, and the best of many evaluations is the luckiest as well: a policy
+        that cleared something, and may be the best by the 95 % interval of its clear rate, is
+        played on, and is the best if it then is.
 
         Returns:
             The record; None if `should_stop` ended the evaluation early, which then stays due.
@@ -260,7 +261,8 @@ class Trainer:
         if should_stop():
             return None
         evaluation = summarize(results)
-        if evaluation["clears"] and self._is_best(evaluation):
+        best_rate = self.best_evaluation["clear_rate"] if self.best_evaluation else 0
+        if evaluation["clears"] and evaluation["clear_rate_high"] >= best_rate:
             evaluation = summarize(results + play(_CONFIRMATION * episodes, episodes))
             if should_stop():
                 return None
