@@ -33,6 +33,7 @@ from mario_rl.machine import cpu_has_fast_bfloat16
 from mario_rl.replay import Batch
 
 BATCH_SIZE, NUM_ACTIONS = 256, 7
+NATURE_CONFIG = LearnerConfig(network_width=1.0, num_quantiles=1)  # as large as `PlainNetwork`
 UPDATES = scaled(6)  # of a round
 BAR = 2.0 if cpu_has_fast_bfloat16() else 1.2
 
@@ -132,7 +133,7 @@ def random_batch(size: int) -> Batch:
 def _contend(name: str, turns: Turns) -> None:
     stay_on_one_core()
     torch.set_num_threads(1)
-    learner = _new(name, LearnerConfig(network_width=1.0, num_quantiles=1), NUM_ACTIONS, seed=0)
+    learner = _new(name, NATURE_CONFIG, NUM_ACTIONS, seed=0)
     batch = random_batch(BATCH_SIZE)
     if name == "plain":
         batch = batch._replace(
@@ -153,7 +154,7 @@ def profile() -> None:
     torch.set_num_threads(1)
     batch = random_batch(BATCH_SIZE)
     for name in ("plain", "ours", "ours, bfloat16"):
-        learner = _new(name, LearnerConfig(network_width=1.0, num_quantiles=1), NUM_ACTIONS, seed=0)
+        learner = _new(name, NATURE_CONFIG, NUM_ACTIONS, seed=0)
         learner.update(batch)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
             for _ in range(3):

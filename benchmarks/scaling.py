@@ -18,10 +18,10 @@ import torch
 
 from benchmarks.actors import play_at_random
 from benchmarks.harness import scaled
-from benchmarks.learner import random_batch
+from benchmarks.learner import NATURE_CONFIG, random_batch
 from benchmarks.training import CONFIG, new_trainer, train
 from mario_rl.actors import WorkerEnvs
-from mario_rl.config import FRAME_SHAPE, STACK, LearnerConfig, ReplayConfig
+from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
 from mario_rl.learner import Learner
 from mario_rl.machine import available_cores
 from mario_rl.network import DuelingNetwork
@@ -73,9 +73,7 @@ def actors_per_s(cores: int) -> float:
 
 
 def update_ms(batch_size: int) -> float:
-    learner = Learner(
-        LearnerConfig(network_width=1.0, num_quantiles=1), 7, torch.device("cpu"), seed=0
-    )
+    learner = Learner(NATURE_CONFIG, 7, torch.device("cpu"), seed=0)
     return median_ms(learner.update, random_batch(batch_size))
 
 

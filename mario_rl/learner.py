@@ -66,11 +66,10 @@ def quantile_huber_loss(
     """
     num_quantiles = quantiles.shape[1]
     tau = (torch.arange(num_quantiles, device=quantiles.device) + 0.5) / num_quantiles
-    errors = td_target[:, None, :] - quantiles[:, :, None]  # [B, i, j]
-    huber = torch.where(
-        errors.abs() <= kappa, errors.square() / (2 * kappa), errors.abs() - kappa / 2
-    )
-    weights = (tau[:, None] - (errors.detach() < 0).float()).abs()
+    ours = quantiles[:, :, None].expand(-1, -1, num_quantiles)
+    targets = td_target[:, None, :].expand(-1, num_quantiles, -1)
+    huber = functional.smooth_l1_loss(ours, targets, reduction="none", beta=kappa)  # [B, i, j]
+    weights = (tau[:, None] - (targets < ours).float()).abs()
     return (weights * huber).mean(dim=2).sum(dim=1)
 
 
@@ -170,6 +169,7 @@ class Learner:
         )
 
     def _loss(self, quantiles: torch.Tensor, td_target: torch.Tensor) -> torch.Tensor:
+        """float32 [B]; where there is but one number for each action, that of the mean."""
         if quantiles.shape[1] == 1:
             return functional.huber_loss(quantiles, td_target, reduction="none").squeeze(1)
         return quantile_huber_loss(quantiles, td_target, self._kappa)

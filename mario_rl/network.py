@@ -28,14 +28,13 @@ class DuelingNetwork(nn.Module):
     ) -> None:
         """
         Args:
-            num_quantiles: quantile i of K, i = 0 to K - 1, is that of the level (i + 0.5) / K.
             width: multiplies the numbers of channels and units.
             trunk_dtype: precision of the convolutions. Weights and heads stay float32: in bfloat16
                 a Q of 50 would resolve to 0.25, coarser than the advantages.
+            num_quantiles: quantile i of K, i = 0 to K - 1, is that of the level (i + 0.5) / K.
         """
         super().__init__()
         self._trunk_dtype = trunk_dtype
-        self._num_quantiles = num_quantiles
         first, second, hidden = (max(1, round(width * number)) for number in (32, 64, 512))
         self.trunk = nn.Sequential(
             nn.Conv2d(STACK, first, kernel_size=8, stride=_FIRST_STRIDE),
@@ -69,9 +68,9 @@ class DuelingNetwork(nn.Module):
             features = functional.conv2d(pixels, weight / 255, bias, stride=_FIRST_STRIDE)
             features = self.trunk[1:](features)
         features = features.float()
-        value = self.value(features)[:, None]
-        advantage = self.advantage(features).unflatten(1, (-1, self._num_quantiles))
-        return value + advantage - advantage.mean(dim=1, keepdim=True)
+        value = self.value(features)
+        advantage = self.advantage(features).unflatten(1, (-1, value.shape[1]))
+        return value[:, None] + advantage - advantage.mean(dim=1, keepdim=True)
 
     @torch.inference_mode()
     def q_values(self, obs: np.ndarray | torch.Tensor) -> np.ndarray:

@@ -140,7 +140,7 @@ def test_dueling_identity():
     advantage = advantage.reshape(-1, NUM_ACTIONS, 2)
     mean = quantiles.mean(dim=1, keepdim=True)
     mean_advantage = advantage.mean(dim=1, keepdim=True)
-    assert mean_advantage.abs().max() > 1e-2  # or the mean need not be subtracted
+    assert mean_advantage.abs().min() > 1e-3  # or the mean need not be subtracted
     torch.testing.assert_close(mean.squeeze(1), value)
     torch.testing.assert_close(quantiles - mean, advantage - mean_advantage)
 
@@ -162,9 +162,10 @@ def test_q_values_are_those_of_the_online_network():
     learner, batch = make_learner(), make_batch()
     q_values = learner.online_net.q_values(batch.obs)
     assert q_values.shape == (4, NUM_ACTIONS) and q_values.dtype == np.float32
-    quantiles = quantiles_of(learner.online_net, batch.obs)
+    with torch.no_grad():
+        quantiles = learner.online_net(torch.from_numpy(batch.obs))
     assert quantiles.shape == (4, NUM_ACTIONS, LearnerConfig().num_quantiles)
-    assert q_values == pytest.approx(quantiles.mean(axis=2), abs=1e-6)
+    assert np.array_equal(q_values, quantiles.mean(dim=2).numpy())
 
 
 def test_order_of_the_frames_matters():
@@ -271,10 +272,11 @@ def test_gradient_is_clipped_to_the_norm():
     assert direction.item() == pytest.approx(1, abs=1e-6)
 
 
-def test_loss_goes_down_on_a_fixed_batch():
-    learner = make_learner(learning_rate=1e-3)
+@pytest.mark.parametrize(("num_quantiles", "updates"), [(1, 15), (32, 40)])
+def test_loss_goes_down_on_a_fixed_batch(num_quantiles, updates):
+    learner = make_learner(learning_rate=1e-3, num_quantiles=num_quantiles)
     batch = make_batch(discounts=np.zeros(4, dtype=np.float32))
-    losses = [learner.update(batch).loss for _ in range(40)]
+    losses = [learner.update(batch).loss for _ in range(updates)]
     assert losses[-1] < losses[0] / 10
     q_values = learner.online_net.q_values(batch.obs)[np.arange(4), batch.actions]
     assert q_values == pytest.approx(batch.returns, abs=0.3)
@@ -301,16 +303,18 @@ def test_order_in_memory_changes_nothing():
     assert np.array_equal(network.q_values(planes), network.q_values(batch.obs))
 
 
-def test_bfloat16_convolutions_change_little_and_learn():
-    exact = make_learner(learning_rate=1e-3)
-    rounded = Learner(LearnerConfig(learning_rate=1e-3), NUM_ACTIONS, CPU, 0, torch.bfloat16)
+@pytest.mark.parametrize(("num_quantiles", "updates"), [(1, 15), (32, 40)])
+def test_bfloat16_convolutions_change_little_and_learn(num_quantiles, updates):
+    config = LearnerConfig(learning_rate=1e-3, num_quantiles=num_quantiles)
+    exact = Learner(config, NUM_ACTIONS, CPU, 0)
+    rounded = Learner(config, NUM_ACTIONS, CPU, 0, torch.bfloat16)
     batch = make_batch(discounts=np.zeros(4, dtype=np.float32))
     q_values = rounded.online_net.q_values(batch.obs)
     assert q_values.dtype == np.float32
     assert not np.array_equal(q_values, exact.online_net.q_values(batch.obs))
     assert q_values == pytest.approx(exact.online_net.q_values(batch.obs), abs=0.01)
     assert all(p.dtype == torch.float32 for p in rounded.online_net.parameters())
-    losses = [rounded.update(batch).loss for _ in range(40)]
+    losses = [rounded.update(batch).loss for _ in range(updates)]
     assert losses[-1] < losses[0] / 10
 
 
