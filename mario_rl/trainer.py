@@ -323,7 +323,7 @@ class Trainer:
         self._sample_rng.bit_generator.state = state["sample_rng"]
         self.replay.load_state_dict(state["replay"], frames)
         self._n_step.load_state_dict(state["n_step"])
-        self._learning = np.array(state["learning"], dtype=np.int64)
+        self._learning = np.asarray(state["learning"], dtype=np.int64)
         self._learning_since = state["learning_since"]
         self._slots = self.replay.newest_slots()
         newest = self.replay.frames_of(self.replay.rows[-1:])
