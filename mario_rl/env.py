@@ -69,6 +69,7 @@ _HELD_BUTTONS = 0x0D  # A and B as the game last saw them
 _A_BIT, _B_BIT = 0x80, 0x40
 _FLOAT_STATE = 0x1D  # 0 while Mario stands or walks
 _LEFT, _SCREEN_LEFT = 0x86, 0x071C  # of Mario and of the screen in the level, modulo 256
+_WARP_ZONE = 0x06D6  # not 0 when the screen has come to one
 _TOP, _TOP_PAGE = 0x03B8, 0xB5  # of Mario on the screen; page 0 is above it, 2 below
 
 RUNNING, CLEAR, DEATH, TIME_UP, STALL = range(5)
@@ -140,7 +141,8 @@ class MarioEnv:
 
     The reward of a decision is, in units of ten pixels: the new furthest x in this stage (at most
     20 pixels), -0.05 for the time, +5 for each stage cleared and `-config.death_penalty` for death.
-    Only the furthest x pays, so walking to and fro earns nothing.
+    Only the furthest x pays, so walking to and fro earns nothing, nor does a Warp Zone, which lies
+    beyond the way to the flag.
 
     An episode is one life. It terminates at death and, when a single stage is played, at its end;
     it is truncated after `config.stall_steps` decisions without a new furthest x. The game is
@@ -263,8 +265,8 @@ class MarioEnv:
 
         reward, outcome = self._judge()
         # Save points are where Mario first stands on the ground every 160 pixels, and at the
-        # beginning of each stage but the first.
-        on_ground = self._emulator.ram[_FLOAT_STATE] == 0
+        # beginning of each stage but the first, but not in a Warp Zone.
+        on_ground = self._emulator.ram[_FLOAT_STATE] == 0 and not self._sees_warp_zone()
         due = self._x >= self._next_save_x and on_ground and outcome == RUNNING
         self._saved_now = self._save_points and due
         if self._saved_now:
@@ -307,7 +309,7 @@ class MarioEnv:
             return reward - self._death_penalty, outcome
         self._look()
 
-        progress = self._x - self._max_x
+        progress = 0 if self._sees_warp_zone() else self._x - self._max_x
         if progress > 0:
             self._max_x += progress
             self._steps_without_progress = 0
@@ -315,6 +317,10 @@ class MarioEnv:
         self._steps_without_progress += 1
         stalled = self._steps_without_progress >= self._stall_steps
         return reward, STALL if stalled else RUNNING
+
+    def _sees_warp_zone(self) -> bool:
+        """Whether the screen has come to a Warp Zone, which lies beyond the way to the flag."""
+        return bool(self._emulator.ram[_WARP_ZONE] != 0)
 
     def _look(self) -> None:
         """Note where Mario is and what the clock says."""

@@ -30,10 +30,15 @@ DATA = Path(__file__).parent / "data"
 NOOP, RIGHT, RIGHT_A, RIGHT_B, RIGHT_A_B, A, LEFT = range(7)
 
 
+def recorded_actions(name: str) -> list[int]:
+    """Actions of the simple set."""
+    return [int(digit) for digit in (DATA / f"{name}.txt").read_text().strip()]
+
+
 @pytest.fixture(scope="module")
 def clearing_actions() -> list[int]:
-    """Actions of the simple set that reach the flag of 1-1."""
-    return [int(digit) for digit in (DATA / "clear_1-1.txt").read_text().strip()]
+    """Those that reach the flag of 1-1."""
+    return recorded_actions("clear_1-1")
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +232,27 @@ def test_flag_clears_a_single_stage(clearing_actions):
         _, reward, terminated, truncated, info = env.step(action)
     assert (terminated, truncated, info["outcome"]) == (True, False, CLEAR)
     assert (info["world"], info["stage"], info["stages_cleared"]) == (1, 1, 1)
+    assert reward == pytest.approx(STEP_REWARD + CLEAR_REWARD)
+    assert info["max_x"] > 3100
+    env.close()
+
+
+def test_a_warp_zone_neither_pays_nor_saves_nor_bars_the_way_to_the_flag():
+    env = MarioEnv(EnvConfig(stage="1-2"), save_points=True)
+    env.reset()
+    last_save_x = 0
+    for action in recorded_actions("warp_zone_1-2"):
+        _, reward, terminated, _, info = env.step(action)
+        assert not terminated
+        assert info["x"] < 2700 or reward == STEP_REWARD
+        if info["saved"]:
+            last_save_x = info["x"]
+    assert info["x"] > 3000 and info["max_x"] < 2700 and 2300 < last_save_x < 2700
+
+    env.reset(noop_frames=2)
+    for action in recorded_actions("clear_1-2"):
+        _, reward, terminated, truncated, info = env.step(action)
+    assert (terminated, truncated, info["outcome"]) == (True, False, CLEAR)
     assert reward == pytest.approx(STEP_REWARD + CLEAR_REWARD)
     assert info["max_x"] > 3100
     env.close()
