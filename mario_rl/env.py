@@ -320,7 +320,7 @@ class MarioEnv:
 
     def _sees_warp_zone(self) -> bool:
         """Whether the screen has come to a Warp Zone, which lies beyond the way to the flag."""
-        return bool(self._emulator.ram[_WARP_ZONE] != 0)
+        return bool(self._emulator.ram[_WARP_ZONE])
 
     def _look(self) -> None:
         """Note where Mario is and what the clock says."""
