@@ -266,9 +266,9 @@ class MarioEnv:
         reward, outcome = self._judge()
         # Save points are where Mario first stands on the ground every 160 pixels, and at the
         # beginning of each stage but the first, but not in a Warp Zone.
-        on_ground = self._emulator.ram[_FLOAT_STATE] == 0 and not self._sees_warp_zone()
+        on_ground = self._emulator.ram[_FLOAT_STATE] == 0
         due = self._x >= self._next_save_x and on_ground and outcome == RUNNING
-        self._saved_now = self._save_points and due
+        self._saved_now = self._save_points and due and not self._sees_warp_zone()
         if self._saved_now:
             self.save()
         terminated = outcome in (CLEAR, DEATH, TIME_UP)

@@ -225,19 +225,21 @@ def test_stall_truncates(env):
     assert reward == STEP_REWARD
 
 
-def test_flag_clears_a_single_stage(clearing_actions):
-    env = MarioEnv(EnvConfig(stage="1-1"))
-    env.reset()
-    for action in clearing_actions:
+# In 1-2 the screen comes to the Warp Zone before Mario enters the pipe to the flag.
+@pytest.mark.parametrize(("stage", "noop_frames"), [(1, 0), (2, 2)])
+def test_flag_clears_a_single_stage(stage, noop_frames):
+    env = MarioEnv(EnvConfig(stage=f"1-{stage}"))
+    env.reset(noop_frames)
+    for action in recorded_actions(f"clear_1-{stage}"):
         _, reward, terminated, truncated, info = env.step(action)
     assert (terminated, truncated, info["outcome"]) == (True, False, CLEAR)
-    assert (info["world"], info["stage"], info["stages_cleared"]) == (1, 1, 1)
+    assert (info["world"], info["stage"], info["stages_cleared"]) == (1, stage, 1)
     assert reward == pytest.approx(STEP_REWARD + CLEAR_REWARD)
     assert info["max_x"] > 3100
     env.close()
 
 
-def test_a_warp_zone_neither_pays_nor_saves_nor_bars_the_way_to_the_flag():
+def test_a_warp_zone_neither_pays_nor_saves():
     env = MarioEnv(EnvConfig(stage="1-2"), save_points=True)
     env.reset()
     last_save_x = 0
@@ -248,13 +250,6 @@ def test_a_warp_zone_neither_pays_nor_saves_nor_bars_the_way_to_the_flag():
         if info["saved"]:
             last_save_x = info["x"]
     assert info["x"] > 3000 and info["max_x"] < 2700 and 2300 < last_save_x < 2700
-
-    env.reset(noop_frames=2)
-    for action in recorded_actions("clear_1-2"):
-        _, reward, terminated, truncated, info = env.step(action)
-    assert (terminated, truncated, info["outcome"]) == (True, False, CLEAR)
-    assert reward == pytest.approx(STEP_REWARD + CLEAR_REWARD)
-    assert info["max_x"] > 3100
     env.close()
 
 
