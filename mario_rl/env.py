@@ -130,6 +130,18 @@ class _Emulator(SuperMarioBrosEnv):  # type: ignore[misc]
         if self.on_frame is not None:
             self.on_frame()
 
+    def _backup(self) -> None:
+        super()._backup()
+        self._restore()  # so that the game goes on from here as it will whenever it is restored
+
+    def _restore(self) -> None:
+        # nes-py leaves out the controllers, of which some frames end with only a part of the
+        # buttons read. The rest would be those of the game that was played before: none is held.
+        super()._restore()
+        for _ in range(FRAME_SKIP):
+            super()._frame_advance(0)
+        super()._restore()
+
     def _did_step(self, done: bool) -> None:
         if self.on_frame is not None:
             self.on_frame()
@@ -265,13 +277,14 @@ class MarioEnv:
 
         reward, outcome = self._judge()
         # Save points are where Mario first stands on the ground every 160 pixels, and at the
-        # beginning of each stage but the first, but not in a Warp Zone.
+        # beginning of each stage but the first, but not in a Warp Zone. A stall is no matter: when
+        # it comes depends on where the episode began, and the actions since the reset tell it all.
         on_ground = self._emulator.ram[_FLOAT_STATE] == 0
-        due = self._x >= self._next_save_x and on_ground and outcome == RUNNING
+        terminated = outcome in (CLEAR, DEATH, TIME_UP)
+        due = self._x >= self._next_save_x and on_ground and not terminated
         self._saved_now = self._save_points and due and not self._sees_warp_zone()
         if self._saved_now:
             self.save()
-        terminated = outcome in (CLEAR, DEATH, TIME_UP)
         truncated = outcome == STALL
         return self._observe(previous), reward, terminated, truncated, self._info(outcome)
 

@@ -394,6 +394,42 @@ def test_retry_leads_to_the_last_save_point():
     env.close()
 
 
+# Each ends with the emulator's frame where the game has read only some of the buttons.
+@pytest.mark.parametrize(
+    ("noop_frames", "actions"),
+    [
+        (11, [RIGHT_B] + [RIGHT_A_B] * 4 + [RIGHT] * 8 + [RIGHT_B] * 3),
+        (11, [RIGHT_A] * 8 + [RIGHT_B] * 2 + [RIGHT_A_B] * 6 + [RIGHT] * 3),
+    ],
+)
+def test_what_follows_a_save_point_does_not_depend_on_what_was_played_before(noop_frames, actions):
+    env = MarioEnv(EnvConfig(stage="1-1"))
+    env.reset(noop_frames)
+    for action in actions:
+        env.step(action)
+    env.save()
+    env.step(RIGHT)
+    expected, screen = env.ram(), env.screen()
+    for played in ([], [A] * 4 + [LEFT] * 4, [NOOP] * 9):
+        for action in played:
+            env.step(action)
+        env.retry()
+        env.step(RIGHT)
+        assert env.ram() == expected and np.array_equal(env.screen(), screen)
+    env.close()
+
+
+def test_a_save_point_is_made_also_where_a_game_that_began_later_would_stall():
+    """Otherwise the actions since the reset would not tell where they are."""
+    env = MarioEnv(EnvConfig(stage="1-1", stall_steps=1), save_points=True)
+    env.reset()
+    actions = [RIGHT_A_B] * 10 + [RIGHT_B] * 4 + [RIGHT_A_B] * 7 + [RIGHT_B] * 2 + [LEFT] * 4
+    infos = [env.step(action)[-1] for action in actions]
+    assert [info["saved"] for info in infos] == [False] * (len(actions) - 1) + [True]
+    assert infos[-1]["outcome"] == STALL
+    env.close()
+
+
 def test_no_save_points_unless_asked_for(env):
     env.reset()
     for action in [RIGHT_A_B] * 40:
