@@ -128,7 +128,7 @@ def test_signal_saves_and_tells_how_to_resume(folder):
 
 def test_resume_keeps_the_settings(folder, trained):
     error = error_of(folder, TRAIN, "--run-name", "first", "--resume", "--gamma", 0.5)
-    assert "--gamma 0.5" in error and "0.9" in error
+    assert "--gamma 0.5" in error and "0.97" in error
     error = error_of(folder, TRAIN, "--run-name", "none", "--resume")
     assert "first" in error
 
@@ -224,7 +224,7 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
     assert progress["counters"]["env_steps"] / 2 <= new_rows < expected["rows_written"]
 
     _, output, _ = call("continue_training.py", [*flags, "fourth", "--gamma", "0.5"], folder)
-    assert "replay empty: --gamma was 0.9, and is 0.5" in output
+    assert "replay empty: --gamma was 0.97, and is 0.5" in output
     shutil.copytree(folder / "models", tmp_path / "models")
     _, output, _ = call("continue_training.py", [*flags, "fifth"], tmp_path)
     assert "replay empty: checkpoints/first holds no checkpoint" in output
