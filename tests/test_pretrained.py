@@ -38,8 +38,8 @@ def test_plays_as_published(path, tmp_path):
 
 def test_training_continues_from_a_shipped_model(tmp_path):
     flags = f"""
-        --iteration 2 --run-name next --model-path {MODELS[0]} --start --max-steps 80
-        --learning-starts 64 --batch-size 64 --eval-episodes 1 --output-dir {tmp_path}
+        --iteration 2 --run-name next --model-path {MODELS[0]} --start --max-steps 112
+        --learning-starts 96 --batch-size 64 --eval-episodes 1 --output-dir {tmp_path}
     """
     code, output, errors = call("continue_training.py", flags.split(), tmp_path)
     assert code == 0, errors
