@@ -182,7 +182,7 @@ class LearnerConfig:
     gamma: float = setting(
         0.97,
         "discount of one env step; 0.97 because at 0.9 what comes later does not make up for a "
-        "run-up that it takes, and 1-3 is never cleared, and at 0.99 learning is slow to begin",
+        "run-up that it takes: 1-3 was not cleared with it; at 0.99 learning is slow to begin",
         interval="[0, 1)",
     )
     reward_scale: float = setting(
