@@ -1,3 +1,1 @@
 """Train, continue, compare and evaluate a Dueling DQN on Super Mario Bros."""
-
-__version__ = "0.1.0"

@@ -2,7 +2,8 @@
 
 Resets are commands like actions are: a finished game stands still until it is told to begin anew,
 in a step of its own, and the no-op frames that follow come a step's worth at a time, so that the
-reset of one game does not hold up the others.
+others hardly wait for it. (Where a save point has taken the place of the start, the start screen is
+played again, which takes longer.)
 
 A worker that dies is replaced, and its games are brought back to where they stood: they are
 deterministic, so that nothing that was done is lost.
@@ -22,6 +23,7 @@ import numpy as np
 
 from mario_rl.config import FRAME_SHAPE, EnvConfig
 from mario_rl.env import MarioEnv
+from mario_rl.errors import WorkerDied
 from mario_rl.machine import available_cores
 
 RESET = -1  # begin an episode
@@ -309,7 +311,7 @@ class WorkerEnvs:
                 self._replace(i, death, self.positions[worker.part])
         return self._frames.copy()
 
-    def _replace(self, index: int, death: "WorkerDied", positions: list[Position]) -> _Worker:
+    def _replace(self, index: int, death: WorkerDied, positions: list[Position]) -> _Worker:
         """Start a worker in place of one that died, and bring its games to the positions."""
         worker = self._workers[index] = self._start(self._workers[index].part)
         self._report(f"warning: {death}; a new one takes its games up where they stood")
@@ -324,10 +326,6 @@ class WorkerEnvs:
         for worker in self._workers:
             worker.process.join()
         self._workers = []
-
-
-class WorkerDied(RuntimeError):
-    """A worker process is gone: killed, or out of memory."""
 
 
 def _work(

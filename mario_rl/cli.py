@@ -65,7 +65,8 @@ def number(kind: type[int] | type[float], interval: str) -> Callable[[str], floa
 
 def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of Config that the command line named, by their flat names."""
-    return {name: value for name, value in vars(args).items() if name in Config().flat()}
+    names = Config().flat()
+    return {name: value for name, value in vars(args).items() if name in names}
 
 
 @contextmanager

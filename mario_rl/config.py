@@ -194,8 +194,8 @@ class LearnerConfig:
     )
     n_step: int = setting(
         10,
-        "rewards summed before bootstrapping; 10 because of a jump that fails one so "
-        "learns from the fall, not from what the next state seems worth",
+        "rewards summed before bootstrapping; 10, so that what is learned of a jump that fails "
+        "comes from the fall itself, not from what the next state seems worth",
         unit="env steps",
         interval="[1, 32]",
     )

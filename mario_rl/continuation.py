@@ -117,7 +117,7 @@ def create_iteration(
     state = {
         "online_net": model.weights,
         "optimizer": optimizer,
-        "averaged_updates": model.evaluation["updates"],
+        "averaged_updates": model.averaged_updates,
     }
     inherited, replay_line = _inherited_replay(RunPaths(output_dir, model.run_name), config)
     lineage = Lineage(iteration, [*model.lineage.parents, parent])

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
+"""The exceptions that end a script with one line."""
 
 
 class UserError(Exception):
@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class DamagedFile(UserError):
     """A file whose content is not what was written. An older one may serve instead."""
+
+
+class WorkerDied(UserError):
+    """A worker process is gone: killed, or out of memory."""

@@ -32,6 +32,7 @@ class Model:
     evaluation: dict[str, Any]  # an EvaluationRecord
     weights: dict[str, torch.Tensor]  # of DuelingNetwork
     optimizer: dict[str, Any] | None  # Adam's state, to train on from here
+    averaged_updates: int  # over all iterations, of which the weights are the average
 
     def save(self, path: Path) -> None:
         """
@@ -58,6 +59,8 @@ class Model:
                 evaluation=content["evaluation"],
                 weights=content["weights"],
                 optimizer=content["optimizer"],
+                # Older files do not tell those of earlier iterations.
+                averaged_updates=content.get("averaged_updates", content["evaluation"]["updates"]),
             )
             model.network()
         except UserError as error:

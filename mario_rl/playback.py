@@ -55,7 +55,7 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
         env_config = model.config.replaced({"stage": request.stage}).env
     results = _play(model, env_config, request, say)
     if not results:
-        raise UserError("stopped before the first episode began")
+        raise UserError("stopped before the first decision")
     for number, result in enumerate(results, 1):
         say(
             f"episode {number}: {result.outcome} at {result.world}-{result.stage} "
@@ -108,7 +108,7 @@ def _play(
 
             envs: Any = SerialEnvs([MarioEnv(env_config, on_frame)])
         else:
-            envs = WorkerEnvs(env_config, min(request.episodes, _GAMES_AT_A_TIME))
+            envs = WorkerEnvs(env_config, min(request.episodes, _GAMES_AT_A_TIME), say)
         stack.enter_context(contextlib.closing(envs))
         results = play_episodes(
             model.network().q_values,
@@ -122,7 +122,7 @@ def _play(
         )
     if request.record:
         say(f"video: {video}")
-    return results
+    return [result for result in results if result.x]  # the others were stopped while waiting
 
 
 def _plain(result: EpisodeResult) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mario_rl.actors import WorkerDied, WorkerEnvs
+from mario_rl.actors import WorkerEnvs
 from mario_rl.checkpoint import Checkpoint, CheckpointStore
 from mario_rl.config import Config, RunConfig, flag_of
 from mario_rl.device import (
@@ -26,7 +26,7 @@ from mario_rl.device import (
     trunk_dtype,
 )
 from mario_rl.env import action_names
-from mario_rl.errors import DamagedFile, UserError
+from mario_rl.errors import DamagedFile, UserError, WorkerDied
 from mario_rl.files import RunPaths, read_json, write_json
 from mario_rl.learner import Learner
 from mario_rl.machine import (
@@ -44,7 +44,7 @@ from mario_rl.stats import EpisodeRecord, with_new_columns
 from mario_rl.trainer import Trainer
 
 _HEADROOM_BYTES = 1 << 30  # for the networks, the workers and the system
-# What a resumed run may change: the budget and the machine, but not what it computes.
+# What a resumed run may change: the budget and what depends on the machine.
 _RESUMABLE = frozenset(RunConfig.__dataclass_fields__) - {"seed"}
 
 
@@ -66,7 +66,9 @@ def create_run(
     paths.require_new()
     replay, frames, rows = None, [], range(0)
     if inherited is not None:
-        replay, frames = inherited.state["progress"]["replay"], inherited.frames
+        # A run that has not played yet has inherited its replay itself.
+        replay = (inherited.state["progress"] or inherited.state)["replay"]
+        frames = inherited.frames
         rows = range(frames[0][0], replay["rows_written"])
     state = {
         "config": config.to_dict(),

@@ -94,6 +94,7 @@ class Session:
                 evaluation=asdict(record),
                 weights=state["average_net"],
                 optimizer=state["optimizer"],
+                averaged_updates=state["averaged_updates"],
             ).save(self._paths.model)
         self._display.line(
             f"evaluation at {record.env_steps:,} steps: {record.clears} of "

@@ -245,6 +245,7 @@ class Trainer:
             The record; None if `should_stop` ended the evaluation early, which then stays due.
         """
         self.learner.wait()
+        began = time.monotonic()
 
         def play(episodes: int, first_episode: int) -> list[EpisodeResult]:
             return play_episodes(
@@ -279,6 +280,9 @@ class Trainer:
             self.best_evaluation = asdict(record)
         self.evaluated_at = self.env_steps
         self.recorder.evaluation(record)
+        # The speeds in the next row of updates.csv are those of training.
+        since, env_steps, updates = self._recorded
+        self._recorded = (since + time.monotonic() - began, env_steps, updates)
         return record
 
     def _is_best(self, evaluation: dict[str, Any]) -> bool:

@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from mario_rl import actors
-from mario_rl.actors import IDLE, NOOP, RESET, RETRY, SerialEnvs, WorkerDied, WorkerEnvs
+from mario_rl.actors import IDLE, NOOP, RESET, RETRY, SerialEnvs, WorkerEnvs
 from mario_rl.config import EnvConfig
 from mario_rl.env import MarioEnv
+from mario_rl.errors import WorkerDied
 
 CONFIG = EnvConfig(stage="1-1", stall_steps=8)
 NUM_ENVS = 3

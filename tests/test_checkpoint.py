@@ -151,8 +151,9 @@ def untrained_network():
 
 def model():
     network = untrained_network()
-    return Model("run", Config(), Lineage(2, [{"run_name": "first"}]), {"clear_rate": 0.5},
-                 network.state_dict(), None)  # fmt: skip
+    evaluation = {"clear_rate": 0.5, "updates": 7}
+    return Model("run", Config(), Lineage(2, [{"run_name": "first"}]), evaluation,
+                 network.state_dict(), None, averaged_updates=20)  # fmt: skip
 
 
 def test_model_round_trip(tmp_path):
@@ -161,6 +162,7 @@ def test_model_round_trip(tmp_path):
     loaded = Model.load(tmp_path / "models" / "m.pth")
     assert (loaded.config, loaded.lineage) == (original.config, original.lineage)
     assert loaded.evaluation == original.evaluation
+    assert loaded.averaged_updates == 20
     obs = torch.randint(0, 255, (2, 4, 84, 84), dtype=torch.uint8)
     network = untrained_network()
     network.load_state_dict(original.weights)

@@ -1,11 +1,14 @@
 """The scripts as processes on the real game, as a user runs them."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -16,6 +19,8 @@ import torch
 from matplotlib.image import imread
 from scripts import call
 
+from mario_rl import playback
+from mario_rl.actors import WorkerEnvs
 from mario_rl.checkpoint import CheckpointStore
 from mario_rl.cli import run_script
 from mario_rl.model import Model
@@ -187,19 +192,14 @@ def test_continue_prints_a_command_that_works(folder, trained):
     new_updates = state["progress"]["counters"]["updates"]
     assert updates > 0 < new_updates
     assert state["learner"]["averaged_updates"] == updates + new_updates
-    _, output, _ = call(
-        "continue_training.py",
-        [
-            "--model-path",
-            "models/second.pth",
-            "--reset-optimizer",
-            "--num-episodes",
-            "2",
-            "--start",
-        ],
-        folder,
-    )
+    second = Model.load(folder / "models/second.pth")
+    assert second.averaged_updates == updates + second.evaluation["updates"]
+    words = ["--model-path", "models/second.pth", "--reset-optimizer", "--num-episodes", "2"]
+    _, output, _ = call("continue_training.py", [*words, "--start"], folder)
     assert "optimizer reset" in output and "best model: models/second-iter3.pth" in output
+    state = CheckpointStore(folder / "checkpoints/second-iter3").load().state
+    new_updates = state["progress"]["counters"]["updates"]
+    assert state["learner"]["averaged_updates"] == second.averaged_updates + new_updates
     description = json.loads((folder / "stats/second-iter3/run.json").read_text())
     assert [parent["iteration"] for parent in description["lineage"]["parents"]] == [1, 2]
 
@@ -217,6 +217,15 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
         assert np.array_equal(after.state["replay"][name], value), name
     frames = [np.concatenate([block for _, block in c.frames]) for c in (before, after)]
     assert np.array_equal(*frames) and frames[0].any()
+
+    # From a run that has no other replay than this.
+    third = replace(Model.load(folder / "models/first.pth"), run_name="third")
+    third.save(tmp_path / "third.pth")
+    words = ["--model-path", str(tmp_path / "third.pth"), "--run-name", "heir"]
+    _, output, _ = call("continue_training.py", words, folder)
+    assert "replay of 'third'" in output
+    inherited = CheckpointStore(folder / "checkpoints" / "heir").load().state["replay"]
+    assert all(np.array_equal(inherited[name], value) for name, value in expected.items())
 
     run(folder, TRAIN, "--run-name", "third", "--resume")
     progress = CheckpointStore(folder / "checkpoints" / "third").load().state["progress"]
@@ -296,6 +305,40 @@ def test_evaluate_says_what_is_wrong_in_one_line(folder, trained, monkeypatch):
     for flags in (["--model-path", "none.pth"], ["--model-path", "stats/first/run.json"],
                   ["--model-path", model, "--epsilon", "2"]):  # fmt: skip
         error_of(folder, "eval_mario.py", *flags)
+
+
+def test_a_worker_that_dies_does_not_spoil_the_json(folder, trained, monkeypatch):
+    class DyingEnvs(WorkerEnvs):
+        def step_wait(self):
+            if len(self.positions[0].actions) == 1:
+                os.kill(self.pids()[0], signal.SIGKILL)
+            return super().step_wait()
+
+    words = ["--model-path", "models/first.pth", "--json", "--episodes", "1", "--max-steps", "3"]
+    expected = call("eval_mario.py", words, folder)[1]
+    monkeypatch.setattr(playback, "WorkerEnvs", DyingEnvs)
+    code, output, errors = call("eval_mario.py", words, folder)
+    assert code == 0 and output == expected and "takes its games up" in errors
+
+
+def test_a_window_closed_before_the_first_decision(folder, trained, monkeypatch):
+    class ClosedWindow:
+        def __init__(self, title, delay):
+            self.frames = 0
+
+        def show(self, frame):
+            self.frames += 1
+
+        def is_closed(self):
+            return self.frames > 0
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(playback, "Window", ClosedWindow)
+    error = error_of(folder, "eval_mario.py", "--model-path", "models/first.pth", "--render",
+                     "--plot", "--noops", 30)  # fmt: skip
+    assert "before the first decision" in error
 
 
 @pytest.mark.skipif(

@@ -5,8 +5,10 @@ import os
 import random
 import signal
 import threading
+import time
 from contextlib import closing
 from time import sleep
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -73,6 +75,23 @@ def test_solves_a_small_task(tmp_path):
         trainer.learner.online_net.advantage[2].weight.zero_()
     trainer.evaluate(envs, lambda: False)
     assert trainer.best_evaluation["clear_rate"] >= 0.8, "the average is judged"
+
+
+def test_speeds_are_those_of_training_alone(tmp_path, monkeypatch):
+    paused = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + paused)
+    monkeypatch.setattr("mario_rl.trainer.time", clock)
+    trainer = make_trainer(SMALL, tmp_path, "speed")
+
+    def slow() -> bool:
+        nonlocal paused
+        paused += 1000
+        return False
+
+    trainer.evaluate(SerialEnvs([Corridor()]), slow)
+    while trainer.last_update is None:
+        trainer.step()
+    assert paused > 1000 and trainer.last_update.env_steps_per_s > 1
 
 
 def test_reward_scale_is_a_factor_of_what_is_learned_from(tmp_path):
