@@ -44,7 +44,7 @@ from mario_rl.stats import EpisodeRecord, with_new_columns
 from mario_rl.trainer import Trainer
 
 _HEADROOM_BYTES = 1 << 30  # for the networks, the workers and the system
-# What a resumed run may change: the budget and what depends on the machine.
+# What a resumed run may change: the budget, how often it is saved and how the machine is used.
 _RESUMABLE = frozenset(RunConfig.__dataclass_fields__) - {"seed"}
 
 

@@ -56,8 +56,8 @@ class UpdateRecord:
     grad_norm: float  # before clipping
     epsilon: float
     importance_exponent: float
-    env_steps_per_s: float
-    updates_per_s: float
+    env_steps_per_s: float  # in training, without the time of evaluations
+    updates_per_s: float  # the same
     memory_bytes: int  # resident memory of the trainer and its workers
     gpu_reserved_bytes: int
     gpu_peak_bytes: int

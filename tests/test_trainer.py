@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from contextlib import closing
-from time import sleep
 from types import SimpleNamespace
 
 import numpy as np
@@ -141,7 +140,7 @@ def test_same_seed_same_run_and_another_seed_another(tmp_path):
 
 class SlowLearner(Learner):
     def update(self, batch):
-        sleep(random.random() / 2)
+        time.sleep(random.random() / 2)
         return super().update(batch)
 
 
