@@ -240,7 +240,7 @@ class EvaluationConfig:
     eval_episodes: int = setting(
         20,
         "games of one evaluation, and five times as many for a policy that cleared something and, "
-        "by the interval of its clear rate, may be the best, lest luck choose the model",
+        "by the interval of what it clears, may be the best, lest luck choose the model",
         unit="episodes",
         interval="[1, 10000]",
     )

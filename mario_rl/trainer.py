@@ -24,7 +24,13 @@ from mario_rl.config import Config
 from mario_rl.device import gpu_memory
 from mario_rl.env import OUTCOMES
 from mario_rl.errors import UserError
-from mario_rl.evaluation import EpisodeResult, play_episodes, rank, summarize
+from mario_rl.evaluation import (
+    EpisodeResult,
+    most_stages_cleared,
+    play_episodes,
+    rank,
+    summarize,
+)
 from mario_rl.learner import Learner
 from mario_rl.machine import resident_memory_bytes
 from mario_rl.recorder import Recorder
@@ -238,7 +244,7 @@ class Trainer:
         """Play evaluation episodes in environments of their own, and record the outcome.
 
         Few games tell little, and the best of many evaluations is the luckiest as well: a policy
-        that cleared something, and may be the best by the 95 % interval of its clear rate, is
+        that cleared something, and may be the best by the 95 % interval of what it clears, is
         played on, and is the best if it then is.
 
         Returns:
@@ -262,8 +268,8 @@ class Trainer:
         if should_stop():
             return None
         evaluation = summarize(results)
-        best_rate = self.best_evaluation["clear_rate"] if self.best_evaluation else 0
-        if evaluation["clears"] and evaluation["clear_rate_high"] >= best_rate:
+        most = self.best_evaluation["mean_stages_cleared"] if self.best_evaluation else 0
+        if evaluation["clears"] and most_stages_cleared(results) >= most:
             evaluation = summarize(results + play(_CONFIRMATION * episodes, episodes))
             if should_stop():
                 return None

@@ -13,6 +13,7 @@ from mario_rl.env import CLEAR, DEATH, OUTCOMES, RUNNING, STALL
 from mario_rl.evaluation import (
     EpisodeResult,
     FrameStacks,
+    most_stages_cleared,
     play_episodes,
     rank,
     summarize,
@@ -269,6 +270,15 @@ def test_wilson_interval_stays_within_0_and_1_and_holds_the_rate():
             assert low < high
 
 
+def test_most_stages_cleared_counts_every_stage_of_a_game():
+    def most(*stages_cleared: int) -> float:
+        return most_stages_cleared([result_of(0, stages_cleared=n) for n in stages_cleared])
+
+    assert most(0, 0, 0, 0) == 0
+    assert most(0, 1, 1, 0) == wilson_interval(2, 4)[1]
+    assert most(0, 1, 3, 0) == sum(wilson_interval(count, 4)[1] for count in (2, 1, 1))
+
+
 def result_of(
     max_x: int, world: int = 1, stage: int = 1, stages_cleared: int = 0, **values: Any
 ) -> EpisodeResult:
@@ -303,15 +313,14 @@ def test_summary():
     assert all(type(value) in (int, float) for value in summarize(results).values())
 
 
-def test_rank_puts_clear_rate_before_stages_before_x():
+def test_rank_puts_stages_before_x_and_does_not_care_in_how_many_games_they_are_cleared():
     names = ("clear_rate", "mean_stages_cleared", "mean_x")
     worst_first = [
         (0.0, 0.0, 3000.0),
         (0.1, 0.1, 200.0),
         (0.1, 0.1, 300.0),
-        (0.1, 0.5, 100.0),
-        (0.2, 0.2, 50.0),
-        (1.0, 1.0, 0.0),
+        (1.0, 1.0, 400.0),
+        (0.8, 1.2, 0.0),
     ]
     evaluations = [dict(zip(names, values, strict=True)) for values in worst_first]
     assert sorted(evaluations[::-1], key=rank) == evaluations

@@ -269,7 +269,7 @@ def test_best_evaluation_is_kept(tmp_path):
     trainer = make_trainer(SMALL.replaced({"eval_episodes": 1}), tmp_path, "best")
     envs = SerialEnvs([Corridor()])
     assert trainer.evaluate(envs, lambda: False).is_best == 1
-    trainer.best_evaluation = {**trainer.best_evaluation, "clear_rate": 1.0, "mean_x": 99.0}
+    trainer.best_evaluation = {**trainer.best_evaluation, "mean_stages_cleared": 1.5, "mean_x": 99.0}
     assert trainer.evaluate(envs, lambda: False).is_best == 0
     assert trainer.best_evaluation["mean_x"] == 99.0
 
