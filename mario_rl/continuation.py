@@ -9,7 +9,7 @@ from typing import Any
 from mario_rl.checkpoint import Checkpoint, CheckpointStore
 from mario_rl.config import Config, flag_of
 from mario_rl.errors import UserError
-from mario_rl.evaluation import rank
+from mario_rl.evaluation import rank, stages_a_game
 from mario_rl.files import RunPaths
 from mario_rl.model import Lineage, Model
 from mario_rl.runs import create_run
@@ -67,6 +67,7 @@ def _table(models: list[Model]) -> str:
         lines.append(
             f"{'>' if place == 0 else ' '} {model.run_name:{width}}  {model.lineage.iteration:9}  "
             f"{model.config.env.stage:5}  {rate:26}  {e['mean_x']:6.0f}"
+            f"{stages_a_game(e, model.config.env.stage)}"
         )
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mario_rl.actors import IDLE, NOOP, RESET, Envs, Position
-from mario_rl.config import EVALUATION_EPSILON, FRAME_SHAPE, MAX_NOOP_FRAMES, STACK
+from mario_rl.config import EVALUATION_EPSILON, FRAME_SHAPE, FULL_GAME, MAX_NOOP_FRAMES, STACK
 from mario_rl.env import FRAME_SKIP, OUTCOMES
 
 
@@ -158,6 +158,12 @@ def summarize(results: list[EpisodeResult]) -> dict[str, Any]:
         "furthest_world": furthest[0],
         "furthest_stage": furthest[1],
     }
+
+
+def stages_a_game(evaluation: dict[str, Any], stage: str) -> str:
+    """In the full game a clause that says how many stages are cleared, as a game can clear more
+    than one; else nothing."""
+    return f", {evaluation['mean_stages_cleared']:.2f} stages a game" if stage == FULL_GAME else ""
 
 
 def most_stages_cleared(results: list[EpisodeResult]) -> float:

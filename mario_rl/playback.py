@@ -14,7 +14,7 @@ from mario_rl.config import EnvConfig
 from mario_rl.device import leave_cores_to_the_games
 from mario_rl.env import MarioEnv
 from mario_rl.errors import UserError
-from mario_rl.evaluation import EpisodeResult, play_episodes, summarize
+from mario_rl.evaluation import EpisodeResult, play_episodes, stages_a_game, summarize
 from mario_rl.model import Model
 from mario_rl.position_plot import save_position_plot
 from mario_rl.video import VideoWriter, Window
@@ -66,7 +66,8 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     say(
         f"{model.run_name} on {env_config.stage}: cleared {evaluation['clears']} of "
         f"{evaluation['eval_episodes']} ({evaluation['clear_rate']:.0%}, 95 % interval "
-        f"{evaluation['clear_rate_low']:.0%} to {evaluation['clear_rate_high']:.0%}), "
+        f"{evaluation['clear_rate_low']:.0%} to {evaluation['clear_rate_high']:.0%})"
+        f"{stages_a_game(evaluation, env_config.stage)}, "
         f"mean return {evaluation['mean_return']:.1f}, mean x {evaluation['mean_x']:.0f}, "
         f"max x {evaluation['max_x']}, mean score {evaluation['mean_game_score']:.0f}"
     )

@@ -15,6 +15,7 @@ from typing import Any
 from mario_rl.actors import WorkerEnvs
 from mario_rl.checkpoint import CheckpointStore
 from mario_rl.device import gpu_memory
+from mario_rl.evaluation import stages_a_game
 from mario_rl.files import RunPaths
 from mario_rl.machine import resident_memory_bytes
 from mario_rl.model import Lineage, Model
@@ -96,10 +97,11 @@ class Session:
                 optimizer=state["optimizer"],
                 averaged_updates=state["averaged_updates"],
             ).save(self._paths.model)
+        stages = stages_a_game(asdict(record), trainer.config.env.stage)
         self._display.line(
             f"evaluation at {record.env_steps:,} steps: {record.clears} of "
-            f"{record.eval_episodes} cleared, mean x {record.mean_x:.0f}, best x {record.max_x}"
-            + (f" -> {self._paths.model}" if record.is_best else "")
+            f"{record.eval_episodes} cleared{stages}, mean x {record.mean_x:.0f}, "
+            f"best x {record.max_x}" + (f" -> {self._paths.model}" if record.is_best else "")
         )
         return bool(record.is_best)
 
@@ -161,8 +163,9 @@ class Session:
             f"{trainer.hours:.2f} h (a larger budget with --resume goes on)"
         )
         if (best := trainer.best_evaluation) is not None:
+            stages = stages_a_game(best, trainer.config.env.stage)
             self._display.line(
-                f"best model: {paths.model} (clear rate {best['clear_rate']:.0%}, "
+                f"best model: {paths.model} (clear rate {best['clear_rate']:.0%}{stages}, "
                 f"mean x {best['mean_x']:.0f})"
             )
 

@@ -269,7 +269,7 @@ def test_best_evaluation_is_kept(tmp_path):
     trainer = make_trainer(SMALL.replaced({"eval_episodes": 1}), tmp_path, "best")
     envs = SerialEnvs([Corridor()])
     assert trainer.evaluate(envs, lambda: False).is_best == 1
-    trainer.best_evaluation = {**trainer.best_evaluation, "mean_stages_cleared": 1.5, "mean_x": 99.0}
+    trainer.best_evaluation |= {"mean_stages_cleared": 1.5, "mean_x": 99.0}
     assert trainer.evaluate(envs, lambda: False).is_best == 0
     assert trainer.best_evaluation["mean_x"] == 99.0
 
@@ -297,6 +297,19 @@ def test_what_may_be_the_best_is_played_on_before_it_is(tmp_path, cleared, best,
     record = trainer.evaluate(SerialEnvs([FirstEpisodes(cleared)]), lambda: False)
     assert (record.clears, record.eval_episodes, record.is_best) == (cleared, played, is_best)
     assert trainer.best_evaluation["clear_rate"] == (cleared / played if is_best else best)
+
+
+@pytest.mark.parametrize(("cleared", "is_best"), [(1, 0), (8, 1)])
+def test_the_best_of_the_full_game_clears_most_stages(tmp_path, cleared, is_best):
+    trainer = make_trainer(SMALL.replaced({"eval_episodes": 2}), tmp_path, "full")
+    trainer.best_evaluation = {"clear_rate": 1.0, "mean_stages_cleared": 1.0, "mean_x": 0.0}
+
+    class TwoStages(FirstEpisodes):
+        def _info(self, outcome):
+            return {**super()._info(outcome), "stages_cleared": 2 * (outcome == CLEAR)}
+
+    record = trainer.evaluate(SerialEnvs([TwoStages(cleared)]), lambda: False)
+    assert (record.clears, record.eval_episodes, record.is_best) == (cleared, 10, is_best)
 
 
 def test_what_has_cleared_nothing_is_not_played_on(tmp_path):
