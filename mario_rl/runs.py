@@ -242,6 +242,7 @@ def _describe(paths: RunPaths, config: Config, lineage: Lineage) -> None:
         "schema": 1,
         "run_name": paths.run_name,
         "created": _now(),
+        "command": shlex.join(sys.argv),
         "lineage": asdict(lineage),
         "git_commit": git_commit(),
         "versions": versions(),

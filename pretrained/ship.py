@@ -52,8 +52,9 @@ def main() -> None:
     report["model"] = path.name
     report["training"] = {
         **{name: model.evaluation[name] for name in ("env_steps", "updates", "episodes", "hours")},
-        **{name: run[name] for name in ("git_commit", "versions", "hardware")},
-        "command": run["sessions"][0]["command"],
+        **{
+            name: run[name] for name in ("command", "lineage", "git_commit", "versions", "hardware")
+        },
     }
     path.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
     save_gif(path, IMAGES / f"{path.stem}.gif")

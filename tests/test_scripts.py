@@ -184,9 +184,11 @@ def test_continue_prints_a_command_that_works(folder, trained):
     assert after["learner"]["lr_decay"] == 0
     exponents = [config["replay"]["importance_exponent"] for config in (before, after)]
     assert exponents[0] < exponents[1] <= 1
-    lineage = json.loads((folder / "stats/second/run.json").read_text())["lineage"]
-    assert lineage["iteration"] == 2
-    (parent,) = lineage["parents"]
+    description = json.loads((folder / "stats/second/run.json").read_text())
+    assert "continue_training.py --iteration 2" in description["command"]
+    assert "--resume" in description["sessions"][0]["command"]
+    assert description["lineage"]["iteration"] == 2
+    (parent,) = description["lineage"]["parents"]
     updates = Model.load(folder / f"models/{parent['run_name']}.pth").evaluation["updates"]
     state = CheckpointStore(folder / "checkpoints/second").load().state
     new_updates = state["progress"]["counters"]["updates"]
