@@ -113,6 +113,7 @@ def create_iteration(
         "iteration": model.lineage.iteration,
         "clear_rate": model.evaluation["clear_rate"],
         "mean_x": model.evaluation["mean_x"],
+        "mean_stages_cleared": model.evaluation["mean_stages_cleared"],
     }
     paths = RunPaths(output_dir, run_name)
     state = {
@@ -125,7 +126,8 @@ def create_iteration(
     create_run(paths, config, state, lineage, inherited)
     say(
         f"created run {run_name!r}, iteration {iteration}, from {model_path} (clear rate "
-        f"{parent['clear_rate']:.0%}, mean x {parent['mean_x']:.0f}); optimizer "
+        f"{parent['clear_rate']:.0%}{stages_a_game(parent, model.config.env.stage)}, mean x "
+        f"{parent['mean_x']:.0f}); optimizer "
         f"{'continued' if optimizer else 'reset'}; epsilon {config.exploration.eps_start:g} to "
         f"{config.exploration.eps_end:g} over {config.exploration.eps_decay:,} env steps; "
         f"learning rate {config.learner.learning_rate:.2g}; {replay_line}"

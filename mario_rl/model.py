@@ -20,7 +20,8 @@ class Lineage:
     """Which models a run goes back to."""
 
     iteration: int = 1
-    # Oldest first, each {"run_name", "iteration", "clear_rate", "mean_x"}.
+    # Oldest first, each {"run_name", "iteration", "clear_rate", "mean_x", "mean_stages_cleared"};
+    # older files lack the last.
     parents: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -25,7 +25,7 @@ class Status:
     loss: float | None
     mean_return: float | None  # of the last 100 episodes
     furthest: tuple[int, int, int]  # world, stage, x
-    clear_rate: float | None  # of the best evaluation
+    best: str  # what the best model clears
     memory_bytes: int
     gpu_bytes: int
     budget_spent: float  # share, 0 to 1
@@ -123,7 +123,7 @@ def _items(status: Status, speeds: tuple[str, str], time_left: str) -> list[tupl
         ("loss", known(status.loss, ".4f")),
         ("return(100)", known(status.mean_return, ".1f")),
         ("furthest", f"{world}-{stage} x={x}" if world else "-"),
-        ("best clear rate", known(status.clear_rate, ".0%")),
+        ("best", status.best),
         ("memory", memory),
         ("left", time_left),
     ]

@@ -14,6 +14,7 @@ from typing import Any
 
 from mario_rl.actors import WorkerEnvs
 from mario_rl.checkpoint import CheckpointStore
+from mario_rl.config import FULL_GAME
 from mario_rl.device import gpu_memory
 from mario_rl.evaluation import stages_a_game
 from mario_rl.files import RunPaths
@@ -137,7 +138,7 @@ class Session:
 
     def _status(self) -> Status:
         trainer = self._trainer
-        returns, evaluation = trainer.recent_returns, trainer.best_evaluation
+        returns = trainer.recent_returns
         return Status(
             episodes=trainer.episodes,
             num_episodes=trainer.config.run.num_episodes,
@@ -147,11 +148,20 @@ class Session:
             loss=trainer.last_update.loss if trainer.last_update else None,
             mean_return=sum(returns) / len(returns) if returns else None,
             furthest=trainer.furthest,
-            clear_rate=evaluation["clear_rate"] if evaluation else None,
+            best=self._best(),
             memory_bytes=resident_memory_bytes(),
             gpu_bytes=gpu_memory(trainer.learner.device)[0],
             budget_spent=trainer.budget_spent(),
         )
+
+    def _best(self) -> str:
+        """What the best model clears, in the figure by which it was chosen."""
+        best = self._trainer.best_evaluation
+        if best is None:
+            return "-"
+        if self._trainer.config.env.stage == FULL_GAME:
+            return f"{best['mean_stages_cleared']:.2f} stages a game"
+        return f"{best['clear_rate']:.0%} cleared"
 
     def _say_farewell(self) -> None:
         trainer, paths = self._trainer, self._paths

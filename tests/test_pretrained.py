@@ -36,13 +36,18 @@ def test_plays_as_published(path, tmp_path):
     assert as_few > 0.01, f"only {clears} of {GAMES} cleared"
 
 
-def test_training_continues_from_a_shipped_model(tmp_path):
+def test_training_continues_from_a_shipped_model_and_tells_the_stages_of_the_full_game(tmp_path):
+    path = ROOT / "pretrained" / f"{FULL_GAME}.pth"
+    published = json.loads(path.with_suffix(".json").read_text())["evaluation"]
     flags = f"""
-        --iteration 2 --run-name next --model-path {MODELS[0]} --start --max-steps 112
+        --iteration 2 --run-name next --model-path {path} --start --max-steps 112
         --learning-starts 96 --batch-size 64 --eval-episodes 1 --output-dir {tmp_path}
     """
     code, output, errors = call("continue_training.py", flags.split(), tmp_path)
     assert code == 0, errors
-    first = next(line for line in output.splitlines() if line.startswith("evaluation at 0 steps"))
-    assert int(re.search(r"mean x (\d+)", first)[1]) > 1500, first
+    for start in ("created run 'next'.*", "evaluation at 0 steps.*", ".*  best", "best model.*"):
+        line = re.search(rf"^{start} (\d\.\d\d) stages a game", output, re.MULTILINE)
+        assert line and float(line[1]) > published["mean_stages_cleared"] / 2, start
+    parents = json.loads((tmp_path / "stats/next/run.json").read_text())["lineage"]["parents"]
+    assert parents[-1]["mean_stages_cleared"] > published["mean_stages_cleared"] / 2
     assert (tmp_path / "models" / "next.pth").exists()

@@ -86,7 +86,7 @@ def weights(folder, name):
 def test_train_writes_everything(folder, trained):
     assert "device: CPU (--gpu-memory-fraction has no effect here)" in trained
     assert re.search(r"replay: 400 transitions, 0\.\d\d GiB of", trained)
-    assert re.search(r"episode 1[2-9]/12 .*epsilon 0\.\d+ .*left", trained)
+    assert re.search(r"episode 1[2-9]/12 .*epsilon 0\.\d+ .*  best 0% cleared  .*left", trained)
     assert "best model: models/first.pth" in trained
     stats = folder / "stats" / "first"
     episodes = pd.read_csv(stats / "episodes.csv")
