@@ -9,7 +9,7 @@ from typing import Any
 from mario_rl.checkpoint import Checkpoint, CheckpointStore
 from mario_rl.config import Config, flag_of
 from mario_rl.errors import UserError
-from mario_rl.evaluation import rank, stages_a_game
+from mario_rl.evaluation import brief, rank, stages_a_game
 from mario_rl.files import RunPaths
 from mario_rl.model import Lineage, Model
 from mario_rl.runs import create_run
@@ -125,9 +125,8 @@ def create_iteration(
     lineage = Lineage(iteration, [*model.lineage.parents, parent])
     create_run(paths, config, state, lineage, inherited)
     say(
-        f"created run {run_name!r}, iteration {iteration}, from {model_path} (clear rate "
-        f"{parent['clear_rate']:.0%}{stages_a_game(parent, model.config.env.stage)}, mean x "
-        f"{parent['mean_x']:.0f}); optimizer "
+        f"created run {run_name!r}, iteration {iteration}, from {model_path} "
+        f"({brief(model.evaluation, model.config.env.stage)}); optimizer "
         f"{'continued' if optimizer else 'reset'}; epsilon {config.exploration.eps_start:g} to "
         f"{config.exploration.eps_end:g} over {config.exploration.eps_decay:,} env steps; "
         f"learning rate {config.learner.learning_rate:.2g}; {replay_line}"

@@ -160,10 +160,25 @@ def summarize(results: list[EpisodeResult]) -> dict[str, Any]:
     }
 
 
+def cleared(evaluation: dict[str, Any], stage: str) -> str:
+    """What a policy clears: in the full game, where a game can clear more than one, stages a game;
+    else the share of the games."""
+    if stage == FULL_GAME:
+        return f"{evaluation['mean_stages_cleared']:.2f} stages a game"
+    return f"{evaluation['clear_rate']:.0%} cleared"
+
+
 def stages_a_game(evaluation: dict[str, Any], stage: str) -> str:
-    """In the full game a clause that says how many stages are cleared, as a game can clear more
-    than one; else nothing."""
-    return f", {evaluation['mean_stages_cleared']:.2f} stages a game" if stage == FULL_GAME else ""
+    """In the full game a clause that says how many stages are cleared; else nothing."""
+    return f", {cleared(evaluation, stage)}" if stage == FULL_GAME else ""
+
+
+def brief(evaluation: dict[str, Any], stage: str) -> str:
+    """The figures that tell a model from others, such as "clear rate 96%, mean x 3090"."""
+    return (
+        f"clear rate {evaluation['clear_rate']:.0%}{stages_a_game(evaluation, stage)}, "
+        f"mean x {evaluation['mean_x']:.0f}"
+    )
 
 
 def most_stages_cleared(results: list[EpisodeResult]) -> float:

@@ -14,9 +14,8 @@ from typing import Any
 
 from mario_rl.actors import WorkerEnvs
 from mario_rl.checkpoint import CheckpointStore
-from mario_rl.config import FULL_GAME
 from mario_rl.device import gpu_memory
-from mario_rl.evaluation import stages_a_game
+from mario_rl.evaluation import brief, cleared, stages_a_game
 from mario_rl.files import RunPaths
 from mario_rl.machine import resident_memory_bytes
 from mario_rl.model import Lineage, Model
@@ -138,7 +137,7 @@ class Session:
 
     def _status(self) -> Status:
         trainer = self._trainer
-        returns = trainer.recent_returns
+        returns, best = trainer.recent_returns, trainer.best_evaluation
         return Status(
             episodes=trainer.episodes,
             num_episodes=trainer.config.run.num_episodes,
@@ -148,20 +147,11 @@ class Session:
             loss=trainer.last_update.loss if trainer.last_update else None,
             mean_return=sum(returns) / len(returns) if returns else None,
             furthest=trainer.furthest,
-            best=self._best(),
+            best=cleared(best, trainer.config.env.stage) if best else "-",
             memory_bytes=resident_memory_bytes(),
             gpu_bytes=gpu_memory(trainer.learner.device)[0],
             budget_spent=trainer.budget_spent(),
         )
-
-    def _best(self) -> str:
-        """What the best model clears, in the figure by which it was chosen."""
-        best = self._trainer.best_evaluation
-        if best is None:
-            return "-"
-        if self._trainer.config.env.stage == FULL_GAME:
-            return f"{best['mean_stages_cleared']:.2f} stages a game"
-        return f"{best['clear_rate']:.0%} cleared"
 
     def _say_farewell(self) -> None:
         trainer, paths = self._trainer, self._paths
@@ -173,11 +163,8 @@ class Session:
             f"{trainer.hours:.2f} h (a larger budget with --resume goes on)"
         )
         if (best := trainer.best_evaluation) is not None:
-            stages = stages_a_game(best, trainer.config.env.stage)
-            self._display.line(
-                f"best model: {paths.model} (clear rate {best['clear_rate']:.0%}{stages}, "
-                f"mean x {best['mean_x']:.0f})"
-            )
+            figures = brief(best, trainer.config.env.stage)
+            self._display.line(f"best model: {paths.model} ({figures})")
 
 
 def resume_command(paths: RunPaths) -> str:
