@@ -82,7 +82,10 @@ class EnvConfig:
         before=False,
     )
     death_penalty: float = setting(
-        10.0, "what a death costs, where running ten pixels earns 1", interval="[0, inf)"
+        10.0,
+        "what a death costs, where running ten pixels earns 1",
+        interval="[0, inf)",
+        before=2.5,
     )
     stall_steps: int = setting(
         150,

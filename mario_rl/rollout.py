@@ -13,7 +13,6 @@ import numpy as np
 from mario_rl.actors import NOOP, RESET, RETRY, Envs, Position
 from mario_rl.config import MAX_NOOP_FRAMES, ExplorationConfig
 from mario_rl.env import CLEAR, FRAME_SKIP
-from mario_rl.errors import UserError
 from mario_rl.exploration import Exploration
 
 # A save point may be one from which nobody survives, or the clock may run out soon.
@@ -102,28 +101,21 @@ class Rollout:
             "start": [position.start for position in positions],
         }
 
-    def load_state_dict(self, state: dict[str, Any], frames: np.ndarray | None) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> np.ndarray | None:
         """Bring the games to where they were.
 
-        Args:
-            frames: uint8 [N, 84, 84], what must be seen there; None if nothing was played yet.
-
-        Raises:
-            UserError: if the emulator does not play the games as it did.
+        Returns:
+            uint8 [N, 84, 84], what is seen there; None if nothing was played yet.
         """
         for name in _STATE:
             getattr(self, f"_{name}")[:] = state[name]
         self.exploration.load_state_dict(state["exploration"])
-        if frames is None:
-            return
+        if self._needs_reset.all() and not any(map(len, state["actions"])):
+            return None
         positions = [
             Position(noop_frames, actions.tolist(), saved, start)
             for noop_frames, actions, saved, start in zip(
                 *(state[name] for name in Position._fields), strict=True
             )
         ]
-        if not np.array_equal(self.envs.restore(positions), frames):
-            raise UserError(
-                "the emulator does not play the games as it did when the checkpoint was written; "
-                "resume with the versions that run.json names"
-            )
+        return self.envs.restore(positions)

@@ -151,6 +151,8 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
                 display.line(f"resumed at {trainer.episodes} episodes, {trainer.env_steps:,} steps")
             elif state.get("replay"):  # of the run whose model this one begins with
                 trainer.replay.load_state_dict(state["replay"], checkpoint.frames)
+            # They are mapped, and would take up the disk until the end, although removed.
+            checkpoint.frames.clear()
             with closing(
                 Session(paths, trainer, store, lineage, display, stop_requested)
             ) as session:

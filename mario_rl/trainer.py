@@ -41,6 +41,7 @@ from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord
 
 UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
 _CONFIRMATION = 4  # times as many games are played again by a policy that may be the best
+_EVALUATION_SEEDS = 1 << 31  # from here on, so that games of eval_mario.py never chose the model
 _COUNTERS = (
     "env_steps", "updates", "episodes", "furthest", "best_evaluation", "evaluated_at",
     "checkpointed_episodes",
@@ -258,7 +259,7 @@ class Trainer:
                 self.learner.average_net.q_values,
                 envs,
                 episodes,
-                seed=self.config.run.seed + self.env_steps,
+                seed=_EVALUATION_SEEDS + self.config.run.seed + self.env_steps,
                 first_episode=first_episode,
                 should_stop=should_stop,
             )
@@ -336,7 +337,13 @@ class Trainer:
         self._learning = np.asarray(state["learning"], dtype=np.int64)
         self._learning_since = state["learning_since"]
         self._slots = self.replay.newest_slots()
-        newest = self.replay.frames_of(self.replay.rows[-1:])
-        self.rollout.load_state_dict(state["rollout"], newest[0][0] if newest else None)
+        seen = self.rollout.load_state_dict(state["rollout"])
+        if seen is not None:
+            newest = self.replay.frames_of(self.replay.rows[-1:])[0][0]
+            if not np.array_equal(seen, newest):
+                raise UserError(
+                    "the emulator does not play the games as it did when the checkpoint was "
+                    "written; resume with the versions that run.json names"
+                )
         self._started = time.monotonic()
         self._recorded = (self._started, self.env_steps, self.updates)

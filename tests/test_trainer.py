@@ -176,13 +176,20 @@ def test_timing_changes_nothing(tmp_path):
         assert all(np.array_equal(expected_replay[key], replay[key]) for key in replay)
 
 
-@pytest.mark.parametrize("stop_after", [3, 70, 160])
-def test_resumed_run_equals_one_that_never_stopped(tmp_path, stop_after):
+@pytest.mark.parametrize(
+    ("inherited", "stop_after"), [(0, 0), (0, 3), (0, 70), (0, 160), (38, 0), (38, 1)]
+)
+def test_resumed_run_equals_one_that_never_stopped(tmp_path, inherited, stop_after):
     config = SMALL.replaced({"hold_actions": True})
+    parent = make_trainer(config, tmp_path, "parent")
+    for _ in range(inherited):
+        parent.step()
+    frames = [(0, block) for block in parent.replay.frames_of(parent.replay.rows)]
     whole = make_trainer(config, tmp_path, "whole")
     first = make_trainer(config, tmp_path, "parts")
     store = CheckpointStore(tmp_path / "parts")
     for trainer in (whole, first):
+        trainer.replay.load_state_dict(parent.replay.state_dict(), frames)
         for _ in range(stop_after):
             trainer.step()
     state = {"learner": first.learner.state_dict(), "progress": first.state_dict()}
