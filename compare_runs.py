@@ -22,7 +22,8 @@ def main() -> None:
     parser.add_argument(
         "--group",
         action="store_true",
-        help="merge runs that differ only in their seed: mean and 95 %% bootstrap interval",
+        help="merge runs that differ only in seed, budget and use of the machine: mean and 95 %% "
+        "bootstrap interval",
     )
     parser.add_argument(
         "--format",

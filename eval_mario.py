@@ -27,7 +27,7 @@ def main() -> None:
         ("epsilon", float, "[0, 1]", "probability of a random action"),
         ("noops", int, "[0, 255]", "each game starts after 0 to this many frames, drawn evenly"),
     ):
-        text += f" (default: {MEASURE[flag]}; {WATCH[flag]} with --render or --record)"
+        text += f" (default: {MEASURE[flag]}; {WATCH[flag]} for one game with --render or --record)"
         add(f"--{flag}", type=number(kind, interval), default=argparse.SUPPRESS, help=text)
     add("--max-steps", type=number(int, "[1, inf)"), help="cut games off after so many decisions")
     seeds = number(int, "[0, 4294967295]")
@@ -41,7 +41,9 @@ def main() -> None:
         from mario_rl.playback import Request, evaluate_model
 
     as_json = args.pop("json")
-    defaults = WATCH if args["render"] or args["record"] else MEASURE
+    watch = args["render"] or args["record"]
+    # Several games without any randomness would be one game, several times.
+    defaults = WATCH if watch and args.get("episodes", 1) == 1 else MEASURE
     request = Request(**{**defaults, **args})
     output = sys.stderr if as_json else sys.stdout
     report = evaluate_model(request, lambda line: print(line, file=output, flush=True))

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mario_rl.config import FULL_GAME, Config
+from mario_rl.config import FULL_GAME, Config, RunConfig
 from mario_rl.errors import UserError
 from mario_rl.files import RunPaths, read_json
-from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord, read_records
+from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord, rank, read_records
 
 Floats = NDArray[np.float64]
 
@@ -130,14 +130,21 @@ def moving_average(values: pd.Series, window: int) -> pd.Series:
 
 def notes(groups: Sequence[Group]) -> list[str]:
     """Lines that a reader of the table needs."""
+    runs = [run for group in groups for run in group.runs]
     result = []
-    if any(len(group.runs) > 1 for group in groups):
+    if any(len(run.evaluations) > 1 for run in runs):
+        result.append(
+            "note: the best of a run's evaluations is one of the luckiest as well; eval_mario.py "
+            "measures its model by games that did not choose it"
+        )
+    if len(groups) < len(runs):
         result.append(
             "note: a group's figures are means over its runs and its interval is a bootstrap over "
-            "them; a single run's interval is Wilson's, over its episodes"
+            "them, which of two or three is no more than their range; a single run's interval is "
+            "Wilson's, over its episodes"
         )
     names: dict[str, list[str]] = {}
-    for run in (run for group in groups for run in group.runs):
+    for run in runs:
         names.setdefault(run.config.env.stage, []).append(run.name)
     if len(names) > 1:
         stages = "; ".join(f"{stage}: {', '.join(played)}" for stage, played in names.items())
@@ -151,10 +158,11 @@ def ungrouped(runs: Sequence[Run]) -> list[Group]:
 
 
 def group_seeds(runs: Sequence[Run]) -> list[Group]:
-    """Put together the runs of one iteration whose settings differ in nothing but the seed."""
+    """Put together the runs of one iteration whose settings differ in nothing but the seed, the
+    budget and how the machine is used."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        settings = run.config.flat() | {"seed": None, "iteration": run.iteration}
+        settings = replace(run.config, run=RunConfig()).flat() | {"iteration": run.iteration}
         groups.setdefault(json.dumps(settings), []).append(run)
     prefixes = [_prefix([run.name for run in group]) for group in groups.values()]
     result = []
@@ -225,8 +233,9 @@ def merge(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats, Floa
 def table(groups: Sequence[Group]) -> pd.DataFrame:
     """One row for each group; the figures of several runs are their means.
 
-    The interval of the clear rate is Wilson's over episodes for a run, the bootstrap's over runs
-    for a group. Without an evaluation, the figures that need one are NaN.
+    How well a run plays is what its best evaluation says, that of its model. The interval of the
+    clear rate is Wilson's over episodes for a run, the bootstrap's over runs for a group. Without
+    an evaluation, the figures that need one are NaN.
     """
     rows = []
     for group in groups:
@@ -243,16 +252,15 @@ def table(groups: Sequence[Group]) -> pd.DataFrame:
 
 
 def _figures(run: Run) -> dict[str, float]:
-    evaluations, hours = run.evaluations, run.total("hours")
-    best: Any = {}
-    if len(evaluations):
-        best = evaluations.iloc[int(evaluations["clear_rate"].argmax())]
+    hours = run.total("hours")
+    evaluations: list[Any] = run.evaluations.to_dict("records")
+    best: Any = max(evaluations, key=rank, default={})
     return {
         "best_clear_rate": best.get("clear_rate", math.nan),
         "clear_rate_low": best.get("clear_rate_low", math.nan),
         "clear_rate_high": best.get("clear_rate_high", math.nan),
-        "best_mean_x": evaluations["mean_x"].max(),
-        "best_mean_stages_cleared": evaluations["mean_stages_cleared"].max(),
+        "mean_x": best.get("mean_x", math.nan),
+        "mean_stages_cleared": best.get("mean_stages_cleared", math.nan),
         "episodes": run.total("episodes"),
         "env_steps": run.total("env_steps"),
         "hours": hours,
@@ -272,15 +280,15 @@ def format_table(rows: pd.DataFrame) -> str:
         "run": rows["run"],
         "best clear rate": rows["best_clear_rate"].map(percent),
         "95 % interval": (low + " to " + high).replace("- to -", "-"),
-        "best mean x": rows["best_mean_x"].map(whole),
-        "best mean stages": rows["best_mean_stages_cleared"].map(number("{:.2f}")),
+        "its mean x": rows["mean_x"].map(whole),
+        "its mean stages": rows["mean_stages_cleared"].map(number("{:.2f}")),
         "episodes": rows["episodes"].map(whole),
         "env steps": rows["env_steps"].map(whole),
         "hours": rows["hours"].map(number("{:.2f}")),
         "env steps/s": rows["env_steps_per_s"].map(whole),
     }
     if FULL_GAME not in set(rows["stage"]):
-        del columns["best mean stages"]  # it is the clear rate
+        del columns["its mean stages"]  # it is the clear rate
     cells = [[name, *values] for name, values in columns.items()]
     widths = [max(map(len, column)) for column in cells]
     lines = []

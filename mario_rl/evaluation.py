@@ -50,6 +50,7 @@ class EpisodeResult:
 class _Player:
     """An episode that is being played."""
 
+    number: int
     result: EpisodeResult
     rng: np.random.Generator
     noops_left: int  # emulated frames before the first decision
@@ -78,6 +79,7 @@ def play_episodes(
     max_noop_frames: int = MAX_NOOP_FRAMES,
     max_steps: int | None = None,
     first_episode: int = 0,
+    on_end: Callable[[int, EpisodeResult], None] = lambda number, result: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[EpisodeResult]:
     """Play episodes, as many at a time as there are environments.
@@ -86,6 +88,8 @@ def play_episodes(
         q_values: float32 [N, num_actions] of observations, uint8 [N, 4, 84, 84].
         max_steps: cut an episode off after so many decisions; its outcome stays "running".
         first_episode: the number of the first: its random generator is that of `seed` and this.
+        on_end: told of each episode, by its number, when it ends or is left unfinished, but for
+            those without a decision.
 
     Returns:
         The results in the order of the episodes' numbers. If `should_stop` ends it early these are
@@ -101,10 +105,11 @@ def play_episodes(
         for i, player in enumerate(players):
             commands[i] = IDLE
             if player is None and len(results) < episodes:
-                rng = np.random.default_rng([seed, first_episode + len(results)])
+                number = first_episode + len(results)
+                rng = np.random.default_rng([seed, number])
                 noop_frames = int(rng.integers(max_noop_frames + 1))
                 results.append(EpisodeResult(Position(noop_frames, [])))
-                players[i] = _Player(results[-1], rng, noop_frames)
+                players[i] = _Player(number, results[-1], rng, noop_frames)
                 commands[i] = RESET
             elif player is not None and player.noops_left > 0:
                 commands[i], arguments[i] = NOOP, min(player.noops_left, FRAME_SKIP)
@@ -126,6 +131,10 @@ def play_episodes(
             cut_off = len(player.result.x) == max_steps
             if records[i]["terminated"] or records[i]["truncated"] or cut_off:
                 players[i] = None
+                on_end(player.number, player.result)
+    for player in players:
+        if player is not None and player.result.x:
+            on_end(player.number, player.result)
     return results
 
 
@@ -188,9 +197,3 @@ def most_stages_cleared(results: list[EpisodeResult]) -> float:
     cleared = [result.stages_cleared for result in results]
     counts = (sum(stages >= k for stages in cleared) for k in range(1, max(cleared) + 1))
     return sum(wilson_interval(count, len(results))[1] for count in counts)
-
-
-def rank(evaluation: dict[str, Any]) -> tuple[float, float]:
-    """What policies are ordered by: the stages they clear in a game, which on a single stage is the
-    clear rate, then mean x."""
-    return evaluation["mean_stages_cleared"], evaluation["mean_x"]

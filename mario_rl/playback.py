@@ -56,12 +56,6 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     results = _play(model, env_config, request, say)
     if not results:
         raise UserError("stopped before the first decision")
-    for number, result in enumerate(results, 1):
-        say(
-            f"episode {number}: {result.outcome} at {result.world}-{result.stage} "
-            f"x={result.max_x}, return {result.episode_return:.1f}, "
-            f"{len(result.x)} steps, score {result.game_score}"
-        )
     evaluation = summarize(results)
     say(
         f"{model.run_name} on {env_config.stage}: cleared {evaluation['clears']} of "
@@ -81,6 +75,7 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
         "stage": env_config.stage,
         "epsilon": request.epsilon,
         "noops": request.noops,
+        "max_steps": request.max_steps,
         "seed": request.seed,
         "evaluation": evaluation,
         "episodes": [_plain(result) for result in results],
@@ -90,6 +85,13 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
 def _play(
     model: Model, env_config: EnvConfig, request: Request, say: Callable[[str], None]
 ) -> list[EpisodeResult]:
+    def on_end(number: int, result: EpisodeResult) -> None:
+        say(
+            f"episode {number + 1}: {result.outcome} at {result.world}-{result.stage} "
+            f"x={result.max_x}, return {result.episode_return:.1f}, "
+            f"{len(result.x)} steps, score {result.game_score}"
+        )
+
     video = _free_path(request, model, env_config, "mp4")
     with contextlib.ExitStack() as stack:
         viewers: list[Callable[[np.ndarray], None]] = []
@@ -119,6 +121,7 @@ def _play(
             epsilon=request.epsilon,
             max_noop_frames=request.noops,
             max_steps=request.max_steps,
+            on_end=on_end,
             should_stop=should_stop,
         )
     if request.record:

@@ -15,10 +15,10 @@ from mario_rl.evaluation import (
     FrameStacks,
     most_stages_cleared,
     play_episodes,
-    rank,
     summarize,
     wilson_interval,
 )
+from mario_rl.stats import rank
 
 NUM_ACTIONS = 3
 
@@ -208,7 +208,8 @@ def stop_after(calls: int) -> Callable[[], bool]:
 def test_should_stop_ends_play_with_the_episodes_begun():
     whole, _ = play(9)
     assert play(9, should_stop=lambda: True)[0] == []
-    stopped, games = play(9, should_stop=stop_after(18))
+    told: dict[int, EpisodeResult] = {}
+    stopped, games = play(9, should_stop=stop_after(18), on_end=told.__setitem__)
     assert 0 < len(stopped) < 9
     assert len(stopped) == sum(len(game.resets) for game in games)
     assert {"running"} < {result.outcome for result in stopped}
@@ -216,6 +217,20 @@ def test_should_stop_ends_play_with_the_episodes_begun():
         assert result.x == full.x[: len(result.x)]
         if result.outcome != "running":
             assert result == full
+    assert told == {number: result for number, result in enumerate(stopped) if result.x}
+
+
+def test_episodes_are_told_of_when_they_end():
+    told: list[tuple[int, str, int]] = []
+    results, _ = play(
+        9,
+        num_envs=5,
+        epsilon=0.3,
+        first_episode=5,
+        on_end=lambda number, result: told.append((number, result.outcome, len(result.x))),
+    )
+    assert sorted(told) == [(i + 5, r.outcome, len(r.x)) for i, r in enumerate(results)]
+    assert told != sorted(told), "in the order in which they end"
 
 
 def test_more_environments_than_episodes():

@@ -181,7 +181,7 @@ def labels(output_dir: Path, *names: str) -> list[str]:
 
 def test_runs_that_differ_only_in_seed_are_grouped(tmp_path: Path) -> None:
     for seed in (1, 2, 3):
-        write_run(tmp_path, f"base-seed{seed}", seed=seed)
+        write_run(tmp_path, f"base-seed{seed}", seed=seed, max_steps=1000 * seed, device="cpu")
     write_run(tmp_path, "fast", learning_rate=0.001)
     write_run(tmp_path, "child", parents=("base-seed1",), seed=4)
     names = ["base-seed1", "fast", "base-seed2", "child", "base-seed3"]
@@ -231,7 +231,7 @@ def test_table_of_single_runs(tmp_path: Path) -> None:
     # The best is the second of three evaluations, 4 of 10; the interval is that evaluation's.
     assert first["best_clear_rate"] == 0.4
     assert (first["clear_rate_low"], first["clear_rate_high"]) == (0.2, 0.7)
-    assert first["best_mean_x"] == 503
+    assert first["mean_x"] == 502
     assert (first["episodes"], first["env_steps"]) == (30, 3000)
     assert first["hours"] == pytest.approx(3000 / 3600, rel=1e-4)
     assert first["env_steps_per_s"] == pytest.approx(1.0, rel=1e-4)
@@ -259,21 +259,24 @@ def test_formatted_table(tmp_path: Path) -> None:
     rows = comparison.table(comparison.ungrouped(read(tmp_path, "a-long-name", "b")))
     head, first, second = comparison.format_table(rows).splitlines()
     assert len(head) == len(first) == len(second)
-    assert "best mean stages" not in head
-    assert " ".join(first.split()) == "a-long-name 40.0% 20.0% to 70.0% 503 30 3,000 0.83 1"
+    assert "its mean stages" not in head
+    assert " ".join(first.split()) == "a-long-name 40.0% 20.0% to 70.0% 502 30 3,000 0.83 1"
     assert " ".join(second.split()) == "b - - - 0 0 0.00 -"
     full = comparison.table(comparison.ungrouped(read(tmp_path, "full")))
-    assert "best mean stages" in comparison.format_table(full)
+    assert "its mean stages" in comparison.format_table(full)
 
 
 def test_notes(tmp_path: Path) -> None:
     write_run(tmp_path, "a")
     write_run(tmp_path, "b", stage="1-2")
     write_run(tmp_path, "c", seed=5)
-    assert comparison.notes(comparison.ungrouped(read(tmp_path, "a", "c"))) == []
-    (note,) = comparison.notes(comparison.ungrouped(read(tmp_path, "a", "b", "c")))
+    write_run(tmp_path, "once", clears=(3,))
+    assert comparison.notes(comparison.ungrouped(read(tmp_path, "once"))) == []
+    (lucky,) = comparison.notes(comparison.ungrouped(read(tmp_path, "a", "c")))
+    assert "luckiest" in lucky
+    (_, note) = comparison.notes(comparison.ungrouped(read(tmp_path, "a", "b", "c")))
     assert "not comparable (1-1: a, c; 1-2: b)" in note
-    (note,) = comparison.notes(comparison.group_seeds(read(tmp_path, "a", "c")))
+    (_, note) = comparison.notes(comparison.group_seeds(read(tmp_path, "a", "c")))
     assert "bootstrap" in note
 
 
@@ -550,9 +553,9 @@ def test_compare_runs_prints_a_table_and_writes_nothing(tmp_path: Path) -> None:
     flags, forbidden = ["--run-names", "a", "b", "c"], ("matplotlib", *SLOW)
     result = run_script(tmp_path, "compare_runs.py", *flags, forbidden=forbidden)
     assert (result.returncode, result.stderr) == (0, "")
-    *lines, note = result.stdout.splitlines()
+    *lines, lucky, note = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["run", "a", "b", "c"]
-    assert "not comparable" in note
+    assert "luckiest" in lucky and "not comparable" in note
     assert sorted((tmp_path / "stats").rglob("*")) == before
 
 

@@ -285,6 +285,14 @@ def test_evaluate_records_every_frame_and_plots(folder, trained):
     assert "_2.png" in again, "an earlier plot is not overwritten"
 
 
+def test_several_recorded_games_differ(folder, trained):
+    words = "--model-path models/first.pth --json --record --max-steps 5 --episodes".split()
+    reports = [json.loads(call("eval_mario.py", [*words, n], folder)[1]) for n in ("1", "3")]
+    assert [(report["epsilon"], report["noops"]) for report in reports] == [(0, 0), (0.01, 30)]
+    assert len({episode["noop_frames"] for episode in reports[1]["episodes"]}) > 1
+    assert all(report["max_steps"] == 5 for report in reports)
+
+
 def test_evaluation_as_json_works_from_the_file_alone(folder, trained, tmp_path):
     model = tmp_path / "elsewhere.pth"
     model.write_bytes((folder / "models" / "first.pth").read_bytes())
