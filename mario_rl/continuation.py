@@ -88,7 +88,8 @@ def create_iteration(
 
     It takes over the model's settings but for epsilon, which starts low, the learning rate and the
     importance exponent, which go on from what they had come to, and `changes`. The average of the
-    weights goes on, too: begun anew, it would forget the model at the first update.
+    weights goes on, too: begun anew, it would forget the model at the first update. On another
+    stage it is to forget it.
 
     Returns:
         The new run's paths, ready to be resumed.
@@ -109,6 +110,7 @@ def create_iteration(
         run_name = f"{re.sub(r'-iter[0-9]+$', '', model.run_name)}-iter{iteration}"
     config = _fine_tuning_config(model, changes)
     optimizer = None if reset_optimizer else model.optimizer
+    same_stage = config.env.stage == model.config.env.stage
     parent = {
         "run_name": model.run_name,
         "iteration": model.lineage.iteration,
@@ -120,7 +122,7 @@ def create_iteration(
     state = {
         "online_net": model.weights,
         "optimizer": optimizer,
-        "averaged_updates": model.averaged_updates,
+        "averaged_updates": model.averaged_updates if same_stage else 0,
     }
     inherited, replay_line = _inherited_replay(RunPaths(output_dir, model.run_name), config)
     lineage = Lineage(iteration, [*model.lineage.parents, parent])

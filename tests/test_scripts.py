@@ -236,6 +236,13 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
 
     _, output, _ = call("continue_training.py", [*flags, "fourth", "--gamma", "0.5"], folder)
     assert "replay empty: --gamma was 0.97, and is 0.5" in output
+    _, output, _ = call("continue_training.py", [*flags, "elsewhere", "--stage", "1-2"], folder)
+    assert "replay empty: --stage was 1-1, and is 1-2" in output
+    averaged = [
+        CheckpointStore(folder / "checkpoints" / name).load().state["learner"]["averaged_updates"]
+        for name in ("fourth", "elsewhere")
+    ]
+    assert averaged[0] > 0 == averaged[1]
     shutil.copytree(folder / "models", tmp_path / "models")
     _, output, _ = call("continue_training.py", [*flags, "fifth"], tmp_path)
     assert "replay empty: checkpoints/first holds no checkpoint" in output
