@@ -33,7 +33,7 @@ class Model:
     evaluation: dict[str, Any]  # an EvaluationRecord
     weights: dict[str, torch.Tensor]  # of DuelingNetwork
     optimizer: dict[str, Any] | None  # Adam's state, to train on from here
-    averaged_updates: int  # over all iterations, of which the weights are the average
+    averaged_updates: int  # over the iterations on its stage, of which the weights are the average
 
     def save(self, path: Path) -> None:
         """
