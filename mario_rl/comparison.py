@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mario_rl.config import FULL_GAME, Config, RunConfig
 from mario_rl.errors import UserError
 from mario_rl.files import RunPaths, read_json
-from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord, rank, read_records
+from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord, read_records
 
 Floats = NDArray[np.float64]
 
@@ -51,6 +51,11 @@ class Run:
     @property
     def full_game(self) -> bool:
         return self.config.env.stage == FULL_GAME
+
+    @property
+    def best_evaluation(self) -> pd.DataFrame:
+        """The row of `evaluations` that chose the run's model; none before there is one."""
+        return self.evaluations[self.evaluations["is_best"] == 1].tail(1)
 
     def total(self, column: str) -> float:
         """The newest value of `episodes`, `env_steps` or `hours`; 0 if nothing is recorded."""
@@ -253,8 +258,7 @@ def table(groups: Sequence[Group]) -> pd.DataFrame:
 
 def _figures(run: Run) -> dict[str, float]:
     hours = run.total("hours")
-    evaluations: list[Any] = run.evaluations.to_dict("records")
-    best: Any = max(evaluations, key=rank, default={})
+    best: Any = next(iter(run.best_evaluation.to_dict("records")), {})
     return {
         "best_clear_rate": best.get("clear_rate", math.nan),
         "clear_rate_low": best.get("clear_rate_low", math.nan),

@@ -9,12 +9,11 @@ from typing import Any
 from mario_rl.checkpoint import Checkpoint, CheckpointStore
 from mario_rl.config import Config, flag_of
 from mario_rl.errors import UserError
-from mario_rl.evaluation import brief, stages_a_game
+from mario_rl.evaluation import brief, rank, stages_a_game
 from mario_rl.files import RunPaths
 from mario_rl.model import Lineage, Model
 from mario_rl.runs import create_run
 from mario_rl.schedules import importance_exponent, learning_rate
-from mario_rl.stats import rank
 
 # What the network sees, how large it is and what its outputs stand for.
 _OF_THE_WEIGHTS = (
@@ -110,7 +109,6 @@ def create_iteration(
         run_name = f"{re.sub(r'-iter[0-9]+$', '', model.run_name)}-iter{iteration}"
     config = _fine_tuning_config(model, changes)
     optimizer = None if reset_optimizer else model.optimizer
-    same_stage = config.env.stage == model.config.env.stage
     parent = {
         "run_name": model.run_name,
         "iteration": model.lineage.iteration,
@@ -119,6 +117,7 @@ def create_iteration(
         "mean_stages_cleared": model.evaluation["mean_stages_cleared"],
     }
     paths = RunPaths(output_dir, run_name)
+    same_stage = config.env.stage == model.config.env.stage
     state = {
         "online_net": model.weights,
         "optimizer": optimizer,

@@ -197,3 +197,9 @@ def most_stages_cleared(results: list[EpisodeResult]) -> float:
     cleared = [result.stages_cleared for result in results]
     counts = (sum(stages >= k for stages in cleared) for k in range(1, max(cleared) + 1))
     return sum(wilson_interval(count, len(results))[1] for count in counts)
+
+
+def rank(evaluation: dict[str, Any]) -> tuple[float, float]:
+    """What policies are ordered by: the stages they clear in a game, which on a single stage is the
+    clear rate, then mean x."""
+    return evaluation["mean_stages_cleared"], evaluation["mean_x"]

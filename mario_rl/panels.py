@@ -115,8 +115,8 @@ def _draw_clear_rate(panel: Axes, run: Run, steps: pd.Series, values: pd.Series)
         linewidth=1.2,
         label="clear rate, 95 % Wilson interval",
     )
-    for i in np.flatnonzero(run.evaluations["is_best"])[-1:]:
-        x, y = steps.iloc[i], values.iloc[i]
+    for i in run.best_evaluation.index:
+        x, y = steps[i], values[i]
         panel.plot(
             x, y, "*", color=VERMILION, markersize=13, zorder=3, label=f"best model ({y:.0%})"
         )

@@ -86,12 +86,6 @@ class EvaluationRecord:
     is_best: int  # 1 if this policy became the run's model
 
 
-def rank(evaluation: dict[str, Any]) -> tuple[float, float]:
-    """What policies are ordered by: the stages they clear in a game, which on a single stage is the
-    clear rate, then mean x."""
-    return evaluation["mean_stages_cleared"], evaluation["mean_x"]
-
-
 Record = TypeVar("Record", EpisodeRecord, UpdateRecord, EvaluationRecord)
 
 

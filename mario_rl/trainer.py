@@ -28,6 +28,7 @@ from mario_rl.evaluation import (
     EpisodeResult,
     most_stages_cleared,
     play_episodes,
+    rank,
     summarize,
 )
 from mario_rl.learner import Learner
@@ -36,7 +37,7 @@ from mario_rl.recorder import Recorder
 from mario_rl.replay import NStepAccumulator, PrioritizedReplay, Transitions
 from mario_rl.rollout import Episode, Rollout
 from mario_rl.schedules import importance_exponent, learning_rate
-from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord, rank
+from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord
 
 UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
 _CONFIRMATION = 4  # times as many games are played again by a policy that may be the best

@@ -15,10 +15,10 @@ from mario_rl.evaluation import (
     FrameStacks,
     most_stages_cleared,
     play_episodes,
+    rank,
     summarize,
     wilson_interval,
 )
-from mario_rl.stats import rank
 
 NUM_ACTIONS = 3
 
