@@ -43,7 +43,8 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     """Play the episodes and make what was asked for.
 
     Returns:
-        The evaluation as primitives, for JSON.
+        The evaluation as primitives, for JSON. Its figures are those of the games played to their
+        end, None if there is none.
 
     Raises:
         UserError: if the model cannot be loaded or there is no display for `render`.
@@ -56,18 +57,18 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     results = _play(model, env_config, request, say)
     if not results:
         raise UserError("stopped before the first decision")
-    evaluation = summarize(results)
-    say(
-        f"{model.run_name} on {env_config.stage}: cleared {evaluation['clears']} of "
-        f"{evaluation['eval_episodes']} ({evaluation['clear_rate']:.0%}, 95 % interval "
-        f"{evaluation['clear_rate_low']:.0%} to {evaluation['clear_rate_high']:.0%})"
-        f"{stages_a_game(evaluation, env_config.stage)}, "
-        f"mean return {evaluation['mean_return']:.1f}, mean x {evaluation['mean_x']:.0f}, "
-        f"max x {evaluation['max_x']}, mean score {evaluation['mean_game_score']:.0f}"
-    )
+    # A game on which the window was closed is neither cleared nor lost.
+    finished = [
+        result
+        for result in results
+        if result.outcome != "running" or len(result.x) == request.max_steps
+    ]
+    evaluation = summarize(finished) if finished else None
+    title = f"{model.run_name} on {env_config.stage}"
+    say(f"{title}: {_figures(evaluation, env_config.stage)}")
     if request.plot:
         path = _free_path(request, model, env_config, "png")
-        save_position_plot(path, results, f"{model.run_name} on {env_config.stage}")
+        save_position_plot(path, results, title)
         say(f"plot: {path}")
     return {
         "model": str(request.model_path),
@@ -127,6 +128,19 @@ def _play(
     if request.record:
         say(f"video: {video}")
     return [result for result in results if result.x]  # the others were stopped while waiting
+
+
+def _figures(evaluation: dict[str, Any] | None, stage: str) -> str:
+    if evaluation is None:
+        return "no game was played to its end"
+    return (
+        f"cleared {evaluation['clears']} of {evaluation['eval_episodes']} "
+        f"({evaluation['clear_rate']:.0%}, 95 % interval "
+        f"{evaluation['clear_rate_low']:.0%} to {evaluation['clear_rate_high']:.0%})"
+        f"{stages_a_game(evaluation, stage)}, "
+        f"mean return {evaluation['mean_return']:.1f}, mean x {evaluation['mean_x']:.0f}, "
+        f"max x {evaluation['max_x']}, mean score {evaluation['mean_game_score']:.0f}"
+    )
 
 
 def _plain(result: EpisodeResult) -> dict[str, Any]:

@@ -338,7 +338,7 @@ def test_a_worker_that_dies_does_not_spoil_the_json(folder, trained, monkeypatch
     assert code == 0 and output == expected and "takes its games up" in errors
 
 
-def test_a_window_closed_before_the_first_decision(folder, trained, monkeypatch):
+def close_window_after(frames, monkeypatch):
     class ClosedWindow:
         def __init__(self, title, delay):
             self.frames = 0
@@ -347,15 +347,37 @@ def test_a_window_closed_before_the_first_decision(folder, trained, monkeypatch)
             self.frames += 1
 
         def is_closed(self):
-            return self.frames > 0
+            return self.frames >= frames
 
         def close(self):
             pass
 
     monkeypatch.setattr(playback, "Window", ClosedWindow)
+
+
+def test_a_window_closed_before_the_first_decision(folder, trained, monkeypatch):
+    close_window_after(1, monkeypatch)
     error = error_of(folder, "eval_mario.py", "--model-path", "models/first.pth", "--render",
                      "--plot", "--noops", 30)  # fmt: skip
     assert "before the first decision" in error
+
+
+@pytest.mark.parametrize("frames, finished", [(10, 0), (30, 1), (1_000, 2)])
+def test_a_game_on_which_the_window_is_closed_does_not_count(
+    folder, trained, monkeypatch, frames, finished
+):
+    close_window_after(frames, monkeypatch)
+    words = ["--model-path", "models/first.pth", "--render", "--json", "--episodes", "2",
+             "--noops", "0", "--max-steps", "5"]  # fmt: skip
+    code, output, errors = call("eval_mario.py", words, folder)
+    report = json.loads(output)
+    assert code == 0
+    assert sum(episode["length_steps"] == 5 for episode in report["episodes"]) == finished
+    if finished:
+        assert report["evaluation"]["eval_episodes"] == finished
+        assert f"cleared 0 of {finished}" in errors
+    else:
+        assert report["evaluation"] is None and "no game was played to its end" in errors
 
 
 @pytest.mark.skipif(
