@@ -45,6 +45,10 @@ class EpisodeResult:
         self.x.append(int(record["x"]))
         self.y.append(int(record["y"]))
 
+    def is_over(self, max_steps: int | None) -> bool:
+        """Whether the game has ended, or is cut off after so many decisions."""
+        return self.outcome != "running" or len(self.x) == max_steps
+
 
 @dataclass
 class _Player:
@@ -128,8 +132,7 @@ def play_episodes(
             player = players[i]
             assert player is not None
             player.result.observe(records[i])
-            cut_off = len(player.result.x) == max_steps
-            if records[i]["terminated"] or records[i]["truncated"] or cut_off:
+            if player.result.is_over(max_steps):
                 players[i] = None
                 on_end(player.number, player.result)
     for player in players:

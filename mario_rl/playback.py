@@ -58,11 +58,7 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     if not results:
         raise UserError("stopped before the first decision")
     # A game on which the window was closed is neither cleared nor lost.
-    finished = [
-        result
-        for result in results
-        if result.outcome != "running" or len(result.x) == request.max_steps
-    ]
+    finished = [result for result in results if result.is_over(request.max_steps)]
     evaluation = summarize(finished) if finished else None
     title = f"{model.run_name} on {env_config.stage}"
     say(f"{title}: {_figures(evaluation, env_config.stage)}")
