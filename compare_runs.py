@@ -38,8 +38,8 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from mario_rl import comparison
-    from mario_rl.files import atomic_write
+    from mario_rl.reports import comparison
+    from mario_rl.storage.files import atomic_write
 
     runs = comparison.read_runs(args.output_dir, args.run_names)
     groups = comparison.group_seeds(runs) if args.group else comparison.ungrouped(runs)
@@ -50,7 +50,7 @@ def main() -> None:
     if not (args.save or args.show):
         return
 
-    from mario_rl import plots
+    from mario_rl.reports import plots
 
     draw = partial(plots.draw_comparison, groups=groups, x=args.x)
     if args.save:

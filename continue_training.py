@@ -34,9 +34,9 @@ def main() -> None:
     args = parser.parse_args()
 
     with ending_at_ctrl_c():
-        from mario_rl.continuation import create_iteration, find_best_model
-        from mario_rl.runs import train
-        from mario_rl.session import resume_command
+        from mario_rl.training.continuation import create_iteration, find_best_model
+        from mario_rl.training.lifecycle import train
+        from mario_rl.training.session import resume_command
 
         model_path = args.model_path or find_best_model(args.output_dir, args.iteration, print)
         paths = create_iteration(

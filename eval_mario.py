@@ -38,7 +38,7 @@ def main() -> None:
     args = vars(parser.parse_args())
 
     with ending_at_ctrl_c():
-        from mario_rl.playback import Request, evaluate_model
+        from mario_rl.reports.playback import Request, evaluate_model
 
     as_json = args.pop("json")
     watch = args["render"] or args["record"]

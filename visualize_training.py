@@ -2,7 +2,7 @@
 """Draw the course of a training run: return, progress, clear rate, loss and exploration."""
 
 from mario_rl.cli import Parser, run_script
-from mario_rl.files import RunPaths
+from mario_rl.storage.files import RunPaths
 
 
 def main() -> None:
@@ -29,8 +29,8 @@ def main() -> None:
 
     from matplotlib.figure import Figure
 
-    from mario_rl import plots
-    from mario_rl.comparison import read_run
+    from mario_rl.reports import plots
+    from mario_rl.reports.comparison import read_run
 
     def draw(figure: Figure) -> None:
         plots.draw_training(figure, read_run(paths))

@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks.environment import CONFIG
 from benchmarks.harness import Contender, Result, Turns, compare, main, result, scaled
-from mario_rl.actors import RESET, WorkerEnvs
-from mario_rl.env import MarioEnv, action_names
+from mario_rl.games.mario_game import MarioEnv, action_names
+from mario_rl.games.workers import RESET, WorkerEnvs
 from mario_rl.machine import available_cores
 
 NUM_GAMES = 8

@@ -19,11 +19,11 @@ import torch
 from benchmarks.harness import ROUNDS, scaled
 from benchmarks.replay_memory import filled_replay
 from benchmarks.training import CONFIG, new_trainer, train
-from mario_rl.checkpoint import CheckpointStore
-from mario_rl.files import RunPaths
-from mario_rl.model import Lineage
-from mario_rl.progress import Progress
-from mario_rl.session import Session
+from mario_rl.agent.saved_model import Lineage
+from mario_rl.storage.checkpoint import CheckpointStore
+from mario_rl.storage.files import RunPaths
+from mario_rl.training.display import Progress
+from mario_rl.training.session import Session
 
 INTERVAL_STEPS = 100 * 200  # env steps of 100 episodes, of 200 each
 ROUND_STEPS = 32 * scaled(24)

@@ -24,7 +24,7 @@ from benchmarks.harness import (
     scaled,
 )
 from mario_rl.config import EnvConfig
-from mario_rl.env import FRAME_SKIP, MarioEnv
+from mario_rl.games.mario_game import FRAME_SKIP, MarioEnv
 
 CONFIG = EnvConfig(stage="1-1")
 # They clear the stage in 550 decisions; they do not reach the flag here.

@@ -26,11 +26,11 @@ from benchmarks.harness import (
     scaled,
     stay_on_one_core,
 )
+from mario_rl.agent.learner import Learner, UpdateResult
 from mario_rl.config import FRAME_SHAPE, STACK, Config, LearnerConfig
 from mario_rl.device import trunk_dtype
-from mario_rl.learner import Learner, UpdateResult
 from mario_rl.machine import cpu_has_fast_bfloat16
-from mario_rl.replay import Batch
+from mario_rl.replay.prioritized import Batch
 
 BATCH_SIZE, NUM_ACTIONS = 256, 7
 NATURE_CONFIG = LearnerConfig(network_width=1.0, num_quantiles=1)  # as large as `PlainNetwork`
@@ -173,10 +173,10 @@ def curves(path: Path) -> None:
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    from mario_rl.actors import SerialEnvs
-    from mario_rl.files import RunPaths
-    from mario_rl.recorder import Recorder
-    from mario_rl.trainer import Trainer
+    from mario_rl.games.workers import SerialEnvs
+    from mario_rl.storage.files import RunPaths
+    from mario_rl.storage.recorder import Recorder
+    from mario_rl.training.trainer import Trainer
     from tests.games import Corridor
 
     torch.set_num_threads(1)

@@ -27,7 +27,7 @@ from benchmarks.harness import (
     stay_on_one_core,
 )
 from benchmarks.training import CONFIG, new_trainer, train
-from mario_rl.actors import WorkerEnvs
+from mario_rl.games.workers import WorkerEnvs
 
 UPDATES = scaled(8)  # of a round
 

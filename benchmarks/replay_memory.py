@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.harness import ROUNDS, Contender, Result, Turns, main, result, scaled
 from mario_rl.config import FRAME_SHAPE, ReplayConfig
 from mario_rl.machine import resident_memory_bytes
-from mario_rl.replay import PrioritizedReplay, Transitions
+from mario_rl.replay.prioritized import PrioritizedReplay, Transitions
 
 CAPACITY = scaled(200_000)
 NUM_ENVS = 8

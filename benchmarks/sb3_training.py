@@ -75,7 +75,7 @@ class _Game(gymnasium.Env):
 
 
 class _Convolutions(BaseFeaturesExtractor):
-    """The trunk of `mario_rl.network`, without the layer that SB3's NatureCNN adds to it."""
+    """The trunk of `mario_rl.agent.network`, without the layer that SB3's NatureCNN adds to it."""
 
     def __init__(self, observation_space: spaces.Box) -> None:
         super().__init__(observation_space, features_dim=64 * 7 * 7)
@@ -95,7 +95,7 @@ class _Convolutions(BaseFeaturesExtractor):
 
 
 class _DuelingNetwork(QNetwork):
-    """With the two heads of `mario_rl.network`; `q_net` of the base class is the advantage."""
+    """With the two heads of our own network; `q_net` of the base class is the advantage."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

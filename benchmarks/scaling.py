@@ -20,12 +20,12 @@ from benchmarks.actors import play_at_random
 from benchmarks.harness import scaled
 from benchmarks.learner import NATURE_CONFIG, random_batch
 from benchmarks.training import CONFIG, new_trainer, train
-from mario_rl.actors import WorkerEnvs
+from mario_rl.agent.learner import Learner
+from mario_rl.agent.network import DuelingNetwork
 from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
-from mario_rl.learner import Learner
+from mario_rl.games.workers import WorkerEnvs
 from mario_rl.machine import available_cores
-from mario_rl.network import DuelingNetwork
-from mario_rl.replay import PrioritizedReplay
+from mario_rl.replay.prioritized import PrioritizedReplay
 
 
 def median_ms(play: Callable[..., object], *arguments: Any, rounds: int = 5) -> float:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Contender, Result, Turns, compare, main, peers_python, result, scaled
-from mario_rl.actors import WorkerEnvs
+from mario_rl.agent.learner import Learner
 from mario_rl.config import Config
 from mario_rl.device import choose_device
-from mario_rl.env import action_names
-from mario_rl.files import RunPaths
-from mario_rl.learner import Learner
-from mario_rl.recorder import Recorder
-from mario_rl.trainer import Trainer
+from mario_rl.games.mario_game import action_names
+from mario_rl.games.workers import WorkerEnvs
+from mario_rl.storage.files import RunPaths
+from mario_rl.storage.recorder import Recorder
+from mario_rl.training.trainer import Trainer
 
 CONFIG = Config().replaced(
     {
@@ -49,7 +49,7 @@ def _ours(turns: Turns) -> None:
 
 
 def new_trainer(config: Config, directory: Path) -> Trainer:
-    """As `mario_rl.runs` makes it, without checkpoints, evaluation and display."""
+    """As `mario_rl.training.lifecycle` makes it, without checkpoints, evaluation and display."""
     num_actions = len(action_names(config.env.action_set))
     device = choose_device(config.run.device)
     learner = Learner(config.learner, num_actions, device, config.run.seed)

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.environment import ACTIONS, CONFIG, timed
 from benchmarks.harness import Contender, Result, Turns, compare, main, result
 from mario_rl.config import STACK
-from mario_rl.env import MarioEnv
+from mario_rl.games.mario_game import MarioEnv
 
 
 def run() -> Result:

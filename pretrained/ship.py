@@ -27,10 +27,10 @@ def main() -> None:
     parser.add_argument("--output-dir", default=".", help="where models/ and stats/ lie")
     args = parser.parse_args()
 
+    from mario_rl.agent.saved_model import Model
     from mario_rl.config import EVALUATION_EPSILON, MAX_NOOP_FRAMES
-    from mario_rl.files import RunPaths, read_json
-    from mario_rl.model import Model
-    from mario_rl.playback import Request, evaluate_model
+    from mario_rl.reports.playback import Request, evaluate_model
+    from mario_rl.storage.files import RunPaths, read_json
 
     paths = RunPaths(args.output_dir, args.run_name)
     model = Model.load(paths.model)
@@ -64,10 +64,10 @@ def save_gif(model_path: Path, gif_path: Path) -> None:
     """Play until a game clears the stage, and save that one."""
     from PIL import Image
 
-    from mario_rl.actors import SerialEnvs
-    from mario_rl.env import MarioEnv
-    from mario_rl.evaluation import play_episodes
-    from mario_rl.model import Model
+    from mario_rl.agent.saved_model import Model
+    from mario_rl.evaluation.play import play_episodes
+    from mario_rl.games.mario_game import MarioEnv
+    from mario_rl.games.workers import SerialEnvs
 
     model = Model.load(model_path)
     frames: list[np.ndarray] = []

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from mario_rl.config import FRAME_SHAPE
-from mario_rl.env import CLEAR, DEATH, RUNNING, STALL
+from mario_rl.games.mario_game import CLEAR, DEATH, RUNNING, STALL
 
 
 class Corridor:

@@ -12,11 +12,11 @@ import numpy as np
 import psutil
 import pytest
 
-from mario_rl import actors
-from mario_rl.actors import IDLE, NOOP, RESET, RETRY, SerialEnvs, WorkerEnvs
 from mario_rl.config import EnvConfig
-from mario_rl.env import MarioEnv
 from mario_rl.errors import WorkerDied
+from mario_rl.games import workers as actors
+from mario_rl.games.mario_game import MarioEnv
+from mario_rl.games.workers import IDLE, NOOP, RESET, RETRY, SerialEnvs, WorkerEnvs
 
 CONFIG = EnvConfig(stage="1-1", stall_steps=8)
 NUM_ENVS = 3
@@ -175,7 +175,8 @@ def test_an_error_in_a_worker_arrives_with_its_traceback(workers):
 
 def test_workers_end_when_the_trainer_is_killed():
     script = (
-        "import sys, time; from mario_rl.actors import *; from mario_rl.config import EnvConfig\n"
+        "import sys, time; from mario_rl.games.workers import *\n"
+        "from mario_rl.config import EnvConfig\n"
         "if __name__ == '__main__':\n"
         "    envs = WorkerEnvs(EnvConfig(stage='1-1'), 2)\n"
         "    print(*envs.pids(), flush=True)\n"

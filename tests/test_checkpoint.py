@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from mario_rl.checkpoint import CheckpointStore
+from mario_rl.agent.network import DuelingNetwork
+from mario_rl.agent.saved_model import Lineage, Model
 from mario_rl.config import Config
 from mario_rl.errors import DamagedFile, UserError
-from mario_rl.files import RunPaths, atomic_write, read_json, write_json
-from mario_rl.model import Lineage, Model
-from mario_rl.network import DuelingNetwork
-from mario_rl.tensor_file import SCHEMA, save_tensors
+from mario_rl.storage.checkpoint import CheckpointStore
+from mario_rl.storage.files import RunPaths, atomic_write, read_json, write_json
+from mario_rl.storage.tensor_file import SCHEMA, save_tensors
 
 
 class Ring:
@@ -126,7 +126,7 @@ def test_full_disk_leaves_the_older_checkpoints(tmp_path):
 import resource, signal, sys
 sys.path[:0] = {sys.path[:3]!r}
 from pathlib import Path
-from mario_rl.checkpoint import CheckpointStore
+from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.errors import UserError
 from test_checkpoint import Ring, save_some
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -204,7 +204,8 @@ def test_run_names_that_could_lead_elsewhere_are_refused(tmp_path, name):
 def test_a_run_can_be_locked_once(tmp_path):
     paths = RunPaths(tmp_path, "run")
     script = (
-        f"import sys; sys.path.insert(0, {sys.path[0]!r}); from mario_rl.files import RunPaths\n"
+        f"import sys; sys.path.insert(0, {sys.path[0]!r})\n"
+        f"from mario_rl.storage.files import RunPaths\n"
         f"from mario_rl.errors import UserError\n"
         f"try:\n  with RunPaths({str(tmp_path)!r}, 'run').lock(): print('locked')\n"
         f"except UserError as error: print(error)\n"

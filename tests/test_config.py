@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, strategies
 from hypothesis import settings as hypothesis_settings
 
+from mario_rl.agent.schedules import learning_rate, linear
 from mario_rl.cli import Parser, add_config_flags, given_settings, run_script
 from mario_rl.config import Config, LearnerConfig, contains, flag_of, settings, value_type
 from mario_rl.errors import UserError
-from mario_rl.schedules import learning_rate, linear
 
 ROOT = Path(__file__).resolve().parents[1]
 ITEMS = {item.name: item for _, item in settings()}

@@ -11,7 +11,7 @@ import pytest
 from trajectories import STAGES, trajectory_hash
 
 from mario_rl.config import EnvConfig
-from mario_rl.env import (
+from mario_rl.games.mario_game import (
     BUTTON_ROWS,
     CLASSIC,
     CLEAR,
@@ -66,7 +66,7 @@ def test_the_other_stack_plays_the_same_trajectories():
 
 def test_import_is_silent():
     result = subprocess.run(
-        [sys.executable, "-c", "import mario_rl.env"], capture_output=True, text=True,
+        [sys.executable, "-c", "import mario_rl.games.mario_game"], capture_output=True, text=True,
         cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

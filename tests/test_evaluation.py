@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mario_rl.actors import Position, SerialEnvs
 from mario_rl.config import FRAME_SHAPE, STACK
-from mario_rl.env import CLEAR, DEATH, OUTCOMES, RUNNING, STALL
-from mario_rl.evaluation import (
+from mario_rl.evaluation.play import (
     EpisodeResult,
     FrameStacks,
     most_stages_cleared,
@@ -19,6 +17,8 @@ from mario_rl.evaluation import (
     summarize,
     wilson_interval,
 )
+from mario_rl.games.mario_game import CLEAR, DEATH, OUTCOMES, RUNNING, STALL
+from mario_rl.games.workers import Position, SerialEnvs
 
 NUM_ACTIONS = 3
 

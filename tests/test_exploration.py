@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mario_rl.agent.exploration import Exploration
 from mario_rl.config import ExplorationConfig
-from mario_rl.exploration import Exploration
 
 ACTIONS = 7
 GREEDY = 5

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from mario_rl.agent.learner import Learner, double_dqn_target, quantile_huber_loss
+from mario_rl.agent.network import DuelingNetwork
 from mario_rl.config import FRAME_SHAPE, STACK, LearnerConfig
-from mario_rl.learner import Learner, double_dqn_target, quantile_huber_loss
-from mario_rl.network import DuelingNetwork
-from mario_rl.replay import Batch
+from mario_rl.replay.prioritized import Batch
 
 NUM_ACTIONS = 5
 CPU = torch.device("cpu")

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from mario_rl import comparison, plots
-from mario_rl.comparison import Run
 from mario_rl.config import Config
 from mario_rl.errors import UserError
-from mario_rl.files import RunPaths, write_json
-from mario_rl.stats import EpisodeRecord, EvaluationRecord, RecordLog, UpdateRecord
+from mario_rl.reports import comparison, plots
+from mario_rl.reports.comparison import Run
+from mario_rl.storage.files import RunPaths, write_json
+from mario_rl.storage.records import EpisodeRecord, EvaluationRecord, RecordLog, UpdateRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = ("torch", "cv2", "gym", "gymnasium", "nes_py", "gym_super_mario_bros")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
-from mario_rl.replay import Batch, NStepAccumulator, PrioritizedReplay, Transitions
+from mario_rl.replay.prioritized import Batch, NStepAccumulator, PrioritizedReplay, Transitions
 
 GAMMA = 0.9
 

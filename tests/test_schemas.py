@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from scripts import ROOT, call
 
-from mario_rl.comparison import read_run
-from mario_rl.files import RunPaths
-from mario_rl.model import Model
-from mario_rl.tensor_file import SCHEMA
+from mario_rl.agent.saved_model import Model
+from mario_rl.reports.comparison import read_run
+from mario_rl.storage.files import RunPaths
+from mario_rl.storage.tensor_file import SCHEMA
 
 FIXTURES = sorted((ROOT / "tests" / "fixtures").glob("schema*.tar.gz"))
 

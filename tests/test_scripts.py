@@ -19,11 +19,11 @@ import torch
 from matplotlib.image import imread
 from scripts import call
 
-from mario_rl import playback
-from mario_rl.actors import WorkerEnvs
-from mario_rl.checkpoint import CheckpointStore
+from mario_rl.agent.saved_model import Model
 from mario_rl.cli import run_script
-from mario_rl.model import Model
+from mario_rl.games.workers import WorkerEnvs
+from mario_rl.reports import playback
+from mario_rl.storage.checkpoint import CheckpointStore
 
 ROOT = Path(__file__).parent.parent
 TRAIN = "progressive_mario_trainer.py"

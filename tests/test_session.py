@@ -10,17 +10,17 @@ import torch
 from games import Corridor
 from scripts import ROOT, call
 
-from mario_rl.actors import SerialEnvs
-from mario_rl.checkpoint import CheckpointStore
+from mario_rl.agent.learner import Learner
+from mario_rl.agent.saved_model import Lineage, Model
 from mario_rl.config import Config
 from mario_rl.errors import UserError
-from mario_rl.files import RunPaths
-from mario_rl.learner import Learner
-from mario_rl.model import Lineage, Model
-from mario_rl.progress import Progress
-from mario_rl.recorder import Recorder
-from mario_rl.session import Session
-from mario_rl.trainer import Trainer
+from mario_rl.games.workers import SerialEnvs
+from mario_rl.storage.checkpoint import CheckpointStore
+from mario_rl.storage.files import RunPaths
+from mario_rl.storage.recorder import Recorder
+from mario_rl.training.display import Progress
+from mario_rl.training.session import Session
+from mario_rl.training.trainer import Trainer
 
 CONFIG = Config().replaced(
     {

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mario_rl.errors import DamagedFile, UserError
-from mario_rl.stats import (
+from mario_rl.storage.records import (
     EpisodeRecord,
     EvaluationRecord,
     RecordLog,

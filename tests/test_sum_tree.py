@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies
 
-from mario_rl.sum_tree import SumTree
+from mario_rl.replay.sum_tree import SumTree
 
 SIZES = [1, 2, 3, 5, 8, 13, 64, 100]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from mario_rl.agent.saved_model import Model
 from mario_rl.errors import DamagedFile, UserError
-from mario_rl.model import Model
-from mario_rl.tensor_file import SCHEMA, load_tensors, save_tensors
+from mario_rl.storage.tensor_file import SCHEMA, load_tensors, save_tensors
 
 CONTENT = {
     "weights": {"a": torch.arange(6.0).reshape(2, 3), "empty": torch.zeros(0)},

@@ -15,16 +15,16 @@ import pytest
 import torch
 from games import Corridor
 
-from mario_rl import rollout
-from mario_rl.actors import SerialEnvs, WorkerEnvs
-from mario_rl.checkpoint import CheckpointStore
+from mario_rl.agent.learner import Learner
 from mario_rl.config import Config
-from mario_rl.env import CLEAR, DEATH
 from mario_rl.errors import UserError
-from mario_rl.files import RunPaths
-from mario_rl.learner import Learner
-from mario_rl.recorder import Recorder
-from mario_rl.trainer import Trainer
+from mario_rl.games.mario_game import CLEAR, DEATH
+from mario_rl.games.workers import SerialEnvs, WorkerEnvs
+from mario_rl.storage.checkpoint import CheckpointStore
+from mario_rl.storage.files import RunPaths
+from mario_rl.storage.recorder import Recorder
+from mario_rl.training import rollout
+from mario_rl.training.trainer import Trainer
 
 SMALL = Config().replaced(
     {
@@ -79,7 +79,7 @@ def test_solves_a_small_task(tmp_path):
 def test_speeds_are_those_of_training_alone(tmp_path, monkeypatch):
     paused = 0.0
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + paused)
-    monkeypatch.setattr("mario_rl.trainer.time", clock)
+    monkeypatch.setattr("mario_rl.training.trainer.time", clock)
     trainer = make_trainer(SMALL, tmp_path, "speed")
 
     def slow() -> bool:

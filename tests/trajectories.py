@@ -13,7 +13,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mario_rl.config import EnvConfig
-from mario_rl.env import CLASSIC, MarioEnv
+from mario_rl.games.mario_game import CLASSIC, MarioEnv
 
 STAGES = ("1-1", "1-2", "4-2", "7-4", "full")
 STEPS = 250

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mario_rl.checkpoint import CheckpointStore
-from mario_rl.comparison import read_run
+from mario_rl.agent.saved_model import Model
 from mario_rl.errors import UserError
-from mario_rl.model import Model
+from mario_rl.reports.comparison import read_run
+from mario_rl.storage.checkpoint import CheckpointStore
 from torture.victims import Run, digest
 
 LIMIT_S = 60  # an endless loop ends with an error

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mario_rl.checkpoint import CheckpointStore
-from mario_rl.files import RunPaths
-from mario_rl.model import Model
+from mario_rl.agent.saved_model import Model
+from mario_rl.storage.checkpoint import CheckpointStore
+from mario_rl.storage.files import RunPaths
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "progressive_mario_trainer.py"

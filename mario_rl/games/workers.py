@@ -22,8 +22,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mario_rl.config import FRAME_SHAPE, EnvConfig
-from mario_rl.env import MarioEnv
 from mario_rl.errors import WorkerDied
+from mario_rl.games.mario_game import MarioEnv
 from mario_rl.machine import available_cores
 
 RESET = -1  # begin an episode

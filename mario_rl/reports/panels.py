@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from mario_rl.comparison import Run, moving_average, moving_average_window
 from mario_rl.config import STAGES
+from mario_rl.reports.comparison import Run, moving_average, moving_average_window
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY, PALE_BLUE = "#E69F00", "#56B4E9", "#808080", "#BBDDF3"

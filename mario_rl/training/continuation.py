@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mario_rl.checkpoint import Checkpoint, CheckpointStore
+from mario_rl.agent.saved_model import Lineage, Model
+from mario_rl.agent.schedules import importance_exponent, learning_rate
 from mario_rl.config import Config, flag_of
 from mario_rl.errors import UserError
-from mario_rl.evaluation import brief, rank, stages_a_game
-from mario_rl.files import RunPaths
-from mario_rl.model import Lineage, Model
-from mario_rl.runs import create_run
-from mario_rl.schedules import importance_exponent, learning_rate
+from mario_rl.evaluation.play import brief, rank, stages_a_game
+from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
+from mario_rl.storage.files import RunPaths
+from mario_rl.training.lifecycle import create_run
 
 # What the network sees, how large it is and what its outputs stand for.
 _OF_THE_WEIGHTS = (

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import pandas as pd
 
 from mario_rl.errors import DamagedFile, UserError
-from mario_rl.files import CHECKSUMS, atomic_write, read_json, write_json
+from mario_rl.storage.files import CHECKSUMS, atomic_write, read_json, write_json
 
 
 @dataclass(frozen=True)

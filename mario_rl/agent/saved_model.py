@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from mario_rl.agent.network import DuelingNetwork
 from mario_rl.config import Config
-from mario_rl.env import action_names
 from mario_rl.errors import UserError
-from mario_rl.network import DuelingNetwork
-from mario_rl.tensor_file import load_tensors, save_tensors
+from mario_rl.games.mario_game import action_names
+from mario_rl.storage.tensor_file import load_tensors, save_tensors
 
 _KIND = "model"
 

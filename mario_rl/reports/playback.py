@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mario_rl.actors import SerialEnvs, WorkerEnvs
+from mario_rl.agent.saved_model import Model
 from mario_rl.config import EnvConfig
 from mario_rl.device import leave_cores_to_the_games
-from mario_rl.env import MarioEnv
 from mario_rl.errors import UserError
-from mario_rl.evaluation import EpisodeResult, play_episodes, stages_a_game, summarize
-from mario_rl.model import Model
-from mario_rl.position_plot import save_position_plot
-from mario_rl.video import VideoWriter, Window
+from mario_rl.evaluation.play import EpisodeResult, play_episodes, stages_a_game, summarize
+from mario_rl.games.mario_game import MarioEnv
+from mario_rl.games.workers import SerialEnvs, WorkerEnvs
+from mario_rl.reports.position_plot import save_position_plot
+from mario_rl.reports.video import VideoWriter, Window
 
 _GAMES_AT_A_TIME = 8
 

@@ -12,15 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mario_rl.actors import WorkerEnvs
-from mario_rl.checkpoint import CheckpointStore
+from mario_rl.agent.saved_model import Lineage, Model
 from mario_rl.device import gpu_memory
-from mario_rl.evaluation import brief, cleared, stages_a_game
-from mario_rl.files import RunPaths
+from mario_rl.evaluation.play import brief, cleared, stages_a_game
+from mario_rl.games.workers import WorkerEnvs
 from mario_rl.machine import resident_memory_bytes
-from mario_rl.model import Lineage, Model
-from mario_rl.progress import Progress, Status
-from mario_rl.trainer import Trainer
+from mario_rl.storage.checkpoint import CheckpointStore
+from mario_rl.storage.files import RunPaths
+from mario_rl.training.display import Progress, Status
+from mario_rl.training.trainer import Trainer
 
 
 class Session:
@@ -169,7 +169,7 @@ class Session:
 
 def resume_command(paths: RunPaths) -> str:
     """The command line that goes on with a run, as it works in the current directory."""
-    script = Path(__file__).parent.parent / "progressive_mario_trainer.py"
+    script = Path(__file__).parents[2] / "progressive_mario_trainer.py"
     words = [_python(), _relative(script), "--run-name", paths.run_name, "--resume"]
     if paths.output_dir.resolve() != Path.cwd():
         words += ["--output-dir", str(paths.output_dir)]

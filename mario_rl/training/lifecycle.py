@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from mario_rl.actors import WorkerEnvs
-from mario_rl.checkpoint import Checkpoint, CheckpointStore
+from mario_rl.agent.learner import Learner
+from mario_rl.agent.saved_model import Lineage, Model
 from mario_rl.config import Config, RunConfig, flag_of
 from mario_rl.device import (
     choose_device,
@@ -25,23 +25,23 @@ from mario_rl.device import (
     out_of_memory,
     trunk_dtype,
 )
-from mario_rl.env import action_names
 from mario_rl.errors import DamagedFile, UserError, WorkerDied
-from mario_rl.files import RunPaths, read_json, write_json
-from mario_rl.learner import Learner
+from mario_rl.games.mario_game import action_names
+from mario_rl.games.workers import WorkerEnvs
 from mario_rl.machine import (
     available_memory_bytes,
     git_commit,
     hardware,
     versions,
 )
-from mario_rl.model import Lineage, Model
-from mario_rl.progress import Progress
-from mario_rl.recorder import Recorder
-from mario_rl.replay import PrioritizedReplay
-from mario_rl.session import Session, resume_command, stop_signals
-from mario_rl.stats import EpisodeRecord, with_new_columns
-from mario_rl.trainer import Trainer
+from mario_rl.replay.prioritized import PrioritizedReplay
+from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
+from mario_rl.storage.files import RunPaths, read_json, write_json
+from mario_rl.storage.recorder import Recorder
+from mario_rl.storage.records import EpisodeRecord, with_new_columns
+from mario_rl.training.display import Progress
+from mario_rl.training.session import Session, resume_command, stop_signals
+from mario_rl.training.trainer import Trainer
 
 _HEADROOM_BYTES = 1 << 30  # for the networks, the workers and the system
 # What a resumed run may change: the budget, how often it is saved and how the machine is used.

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mario_rl.actors import NOOP, RESET, RETRY, Envs, Position
+from mario_rl.agent.exploration import Exploration
 from mario_rl.config import MAX_NOOP_FRAMES, ExplorationConfig
-from mario_rl.env import CLEAR, FRAME_SKIP
-from mario_rl.exploration import Exploration
+from mario_rl.games.mario_game import CLEAR, FRAME_SKIP
+from mario_rl.games.workers import NOOP, RESET, RETRY, Envs, Position
 
 # A save point may be one from which nobody survives, or the clock may run out soon.
 MAX_RETRIES = 16

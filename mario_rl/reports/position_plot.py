@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mario_rl.env import FRAME_SKIP, FRAMES_PER_SECOND
-from mario_rl.evaluation import EpisodeResult
-from mario_rl.files import atomic_write
-from mario_rl.panels import BLUE, GREEN, GREY, PURPLE, VERMILION
+from mario_rl.evaluation.play import EpisodeResult
+from mario_rl.games.mario_game import FRAME_SKIP, FRAMES_PER_SECOND
+from mario_rl.reports.panels import BLUE, GREEN, GREY, PURPLE, VERMILION
+from mario_rl.storage.files import atomic_write
 
 # Outcome: label, marker, colour
 _ENDS = {

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mario_rl.errors import DamagedFile, UserError
-from mario_rl.files import atomic_write
+from mario_rl.storage.files import atomic_write
 
 SCHEMA = 3  # 1 had no checksum, 2 no save points
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from mario_rl.actors import IDLE, NOOP, RESET, Envs, Position
 from mario_rl.config import EVALUATION_EPSILON, FRAME_SHAPE, FULL_GAME, MAX_NOOP_FRAMES, STACK
-from mario_rl.env import FRAME_SKIP, OUTCOMES
+from mario_rl.games.mario_game import FRAME_SKIP, OUTCOMES
+from mario_rl.games.workers import IDLE, NOOP, RESET, Envs, Position
 
 
 @dataclass

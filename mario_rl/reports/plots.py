@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from mario_rl.comparison import (
+from mario_rl.errors import UserError
+from mario_rl.reports.comparison import (
     X_COLUMNS,
     Floats,
     Group,
@@ -24,9 +25,7 @@ from mario_rl.comparison import (
     moving_average,
     moving_average_window,
 )
-from mario_rl.errors import UserError
-from mario_rl.files import atomic_write
-from mario_rl.panels import (
+from mario_rl.reports.panels import (
     BLUE,
     FULL_GAME,
     GREEN,
@@ -37,6 +36,7 @@ from mario_rl.panels import (
     VERMILION,
     Quantity,
 )
+from mario_rl.storage.files import atomic_write
 
 Draw = Callable[[Figure], None]
 

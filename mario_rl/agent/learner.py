@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from mario_rl.agent.network import DuelingNetwork, to_tensor
 from mario_rl.config import LearnerConfig
-from mario_rl.network import DuelingNetwork, to_tensor
-from mario_rl.replay import Batch
+from mario_rl.replay.prioritized import Batch
 
 _AVERAGE_POWER = 7  # an average of the weights reaches back over an eighth of the updates
 

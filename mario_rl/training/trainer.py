@@ -19,25 +19,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from mario_rl.actors import Envs
+from mario_rl.agent.learner import Learner
+from mario_rl.agent.schedules import importance_exponent, learning_rate
 from mario_rl.config import Config
 from mario_rl.device import gpu_memory
-from mario_rl.env import OUTCOMES
 from mario_rl.errors import UserError
-from mario_rl.evaluation import (
+from mario_rl.evaluation.play import (
     EpisodeResult,
     most_stages_cleared,
     play_episodes,
     rank,
     summarize,
 )
-from mario_rl.learner import Learner
+from mario_rl.games.mario_game import OUTCOMES
+from mario_rl.games.workers import Envs
 from mario_rl.machine import resident_memory_bytes
-from mario_rl.recorder import Recorder
-from mario_rl.replay import NStepAccumulator, PrioritizedReplay, Transitions
-from mario_rl.rollout import Episode, Rollout
-from mario_rl.schedules import importance_exponent, learning_rate
-from mario_rl.stats import EpisodeRecord, EvaluationRecord, UpdateRecord
+from mario_rl.replay.prioritized import NStepAccumulator, PrioritizedReplay, Transitions
+from mario_rl.storage.recorder import Recorder
+from mario_rl.storage.records import EpisodeRecord, EvaluationRecord, UpdateRecord
+from mario_rl.training.rollout import Episode, Rollout
 
 UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
 _CONFIRMATION = 4  # times as many games are played again by a policy that may be the best

@@ -4,8 +4,8 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import Any
 
-from mario_rl.files import RunPaths
-from mario_rl.stats import (
+from mario_rl.storage.files import RunPaths
+from mario_rl.storage.records import (
     EpisodeRecord,
     EvaluationRecord,
     RecordLog,

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mario_rl.agent.schedules import linear
 from mario_rl.config import EVALUATION_EPSILON, ExplorationConfig
-from mario_rl.schedules import linear
 
 _ZIPF_EXPONENT = 2.0
 _MAX_HOLD_STEPS = 32

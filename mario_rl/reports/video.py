@@ -11,9 +11,9 @@ import av
 import cv2
 import numpy as np
 
-from mario_rl.env import FRAMES_PER_SECOND, SCREEN_SHAPE
 from mario_rl.errors import UserError
-from mario_rl.files import make_directory
+from mario_rl.games.mario_game import FRAMES_PER_SECOND, SCREEN_SHAPE
+from mario_rl.storage.files import make_directory
 
 SCALE = 3  # the console's pixels on today's screens
 

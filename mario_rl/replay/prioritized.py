@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
-from mario_rl.frame_store import DeviceFrames, FrameStore, HostFrames
-from mario_rl.sum_tree import SumTree
+from mario_rl.replay.frame_store import DeviceFrames, FrameStore, HostFrames
+from mario_rl.replay.sum_tree import SumTree
 
 _MIN_PRIORITY = 1e-4  # of an error of zero, so that every transition can be drawn again
 

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from mario_rl.errors import DamagedFile, UserError
-from mario_rl.files import atomic_write, read_json, write_json
-from mario_rl.tensor_file import SCHEMA, check_schema, load_tensors, save_tensors
+from mario_rl.storage.files import atomic_write, read_json, write_json
+from mario_rl.storage.tensor_file import SCHEMA, check_schema, load_tensors, save_tensors
 
 KEPT_CHECKPOINTS = 3
 
