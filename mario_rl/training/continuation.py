@@ -8,9 +8,10 @@ from typing import Any
 
 from mario_rl.agent.saved_model import Lineage, Model
 from mario_rl.agent.schedules import importance_exponent, learning_rate
-from mario_rl.config import Config, flag_of
+from mario_rl.config import Config
 from mario_rl.errors import UserError
 from mario_rl.evaluation.play import brief, rank, stages_a_game
+from mario_rl.settings import flag_of
 from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
 from mario_rl.storage.files import RunPaths
 from mario_rl.training.lifecycle import create_run

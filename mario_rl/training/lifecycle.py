@@ -15,7 +15,7 @@ import torch
 
 from mario_rl.agent.learner import Learner
 from mario_rl.agent.saved_model import Lineage, Model
-from mario_rl.config import Config, RunConfig, flag_of
+from mario_rl.config import Config, RunConfig
 from mario_rl.device import (
     choose_device,
     frames_device,
@@ -35,6 +35,7 @@ from mario_rl.machine import (
     versions,
 )
 from mario_rl.replay.prioritized import PrioritizedReplay
+from mario_rl.settings import flag_of
 from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
 from mario_rl.storage.files import RunPaths, read_json, write_json
 from mario_rl.storage.recorder import Recorder
