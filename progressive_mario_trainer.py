@@ -17,7 +17,7 @@ def main() -> None:
 
     # Imported late: workers import this file too, and --help should not wait for torch.
     with ending_at_ctrl_c():
-        from mario_rl.storage.files import RunPaths
+        from mario_rl.storage.paths import RunPaths
         from mario_rl.training.lifecycle import train
 
         train(RunPaths(args.output_dir, args.run_name), given_settings(args), args.resume)

@@ -21,7 +21,7 @@ from benchmarks.replay_memory import filled_replay
 from benchmarks.training import CONFIG, new_trainer, train
 from mario_rl.agent.saved_model import Lineage
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
 from mario_rl.training.display import Progress
 from mario_rl.training.session import Session
 

@@ -174,7 +174,7 @@ def curves(path: Path) -> None:
     import pandas as pd
 
     from mario_rl.games.workers import SerialEnvs
-    from mario_rl.storage.files import RunPaths
+    from mario_rl.storage.paths import RunPaths
     from mario_rl.storage.recorder import Recorder
     from mario_rl.training.trainer import Trainer
     from tests.games import Corridor

@@ -15,7 +15,7 @@ from mario_rl.config import Config
 from mario_rl.device import choose_device
 from mario_rl.games.mario_game import action_names
 from mario_rl.games.workers import WorkerEnvs
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.recorder import Recorder
 from mario_rl.training.trainer import Trainer
 

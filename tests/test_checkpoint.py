@@ -12,7 +12,8 @@ from mario_rl.agent.saved_model import Lineage, Model
 from mario_rl.config import Config
 from mario_rl.errors import DamagedFile, UserError
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import RunPaths, atomic_write, read_json, write_json
+from mario_rl.storage.files import atomic_write, read_json, write_json
+from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.tensor_file import SCHEMA, save_tensors
 
 
@@ -205,7 +206,7 @@ def test_a_run_can_be_locked_once(tmp_path):
     paths = RunPaths(tmp_path, "run")
     script = (
         f"import sys; sys.path.insert(0, {sys.path[0]!r})\n"
-        f"from mario_rl.storage.files import RunPaths\n"
+        f"from mario_rl.storage.paths import RunPaths\n"
         f"from mario_rl.errors import UserError\n"
         f"try:\n  with RunPaths({str(tmp_path)!r}, 'run').lock(): print('locked')\n"
         f"except UserError as error: print(error)\n"

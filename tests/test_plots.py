@@ -18,7 +18,8 @@ from mario_rl.config import Config
 from mario_rl.errors import UserError
 from mario_rl.reports import comparison, plots
 from mario_rl.reports.comparison import Run
-from mario_rl.storage.files import RunPaths, write_json
+from mario_rl.storage.files import write_json
+from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.records import EpisodeRecord, EvaluationRecord, RecordLog, UpdateRecord
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ from scripts import ROOT, call
 
 from mario_rl.agent.saved_model import Model
 from mario_rl.reports.comparison import read_run
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.tensor_file import SCHEMA
 
 FIXTURES = sorted((ROOT / "tests" / "fixtures").glob("schema*.tar.gz"))

@@ -16,7 +16,7 @@ from mario_rl.config import Config
 from mario_rl.errors import UserError
 from mario_rl.games.workers import SerialEnvs
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.recorder import Recorder
 from mario_rl.training.display import Progress
 from mario_rl.training.session import Session

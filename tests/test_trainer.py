@@ -21,7 +21,7 @@ from mario_rl.errors import UserError
 from mario_rl.games.mario_game import CLEAR, DEATH
 from mario_rl.games.workers import SerialEnvs, WorkerEnvs
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.recorder import Recorder
 from mario_rl.training import rollout
 from mario_rl.training.trainer import Trainer

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from mario_rl.config import FULL_GAME, Config, RunConfig
 from mario_rl.errors import UserError
-from mario_rl.storage.files import RunPaths, read_json
+from mario_rl.storage.files import read_json
+from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.records import EpisodeRecord, EvaluationRecord, UpdateRecord, read_records
 
 Floats = NDArray[np.float64]

@@ -31,8 +31,8 @@ class Status:
     budget_spent: float  # share, 0 to 1
 
 
-class Progress:
-    """The display of one run."""
+class Display:
+    """Of one run."""
 
     def __init__(self, run_name: str) -> None:
         self._run_name = run_name
