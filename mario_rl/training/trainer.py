@@ -34,7 +34,8 @@ from mario_rl.evaluation.play import (
 from mario_rl.games.mario_game import OUTCOMES
 from mario_rl.games.workers import Envs
 from mario_rl.machine import resident_memory_bytes
-from mario_rl.replay.prioritized import NStepAccumulator, PrioritizedReplay, Transitions
+from mario_rl.replay.n_step import NStepAccumulator, Transitions
+from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.records import EpisodeRecord, EvaluationRecord, UpdateRecord
 from mario_rl.training.rollout import Episode, Rollout
@@ -109,7 +110,7 @@ class Trainer:
     def step(self) -> None:
         """One decision in every game, and the updates that fall due with it."""
         before = self.env_steps
-        q_values = self.learner.acting_net.q_values(self.replay.stacks(self._slots))
+        q_values = self.learner.acting_net.q_values(self.replay.ring.stacks(self._slots))
         self.rollout.step_async(q_values, self.env_steps)
         self._learn()
         self._observe()
@@ -133,7 +134,7 @@ class Trainer:
             )
             self.learner.set_learning_rate(learning_rate(config, self.env_steps))
             self.learner.begin_update(batch)
-            self._learning, self._learning_since = batch.slots, self.replay.rows_written
+            self._learning, self._learning_since = batch.slots, self.replay.ring.rows_written
             self.updates += 1
 
     def _use_result(self) -> None:
@@ -169,7 +170,7 @@ class Trainer:
             if i in ended:
                 self._record_episode(i, ended[i], records[i])
         if completed:
-            self.replay.add(Transitions.from_rows(completed))
+            self.replay.add(Transitions.of(completed))
 
     def _record_episode(self, env: int, episode: Episode, record: np.ndarray) -> None:
         self.episodes += 1
@@ -336,10 +337,10 @@ class Trainer:
         self._n_step.load_state_dict(state["n_step"])
         self._learning = np.asarray(state["learning"], dtype=np.int64)
         self._learning_since = state["learning_since"]
-        self._slots = self.replay.newest_slots()
+        self._slots = self.replay.ring.newest_slots()
         seen = self.rollout.load_state_dict(state["rollout"])
         if seen is not None:
-            newest = self.replay.frames_of(self.replay.rows[-1:])[0][0]
+            newest = self.replay.ring.frames_of(self.replay.ring.rows[-1:])[0][0]
             if not np.array_equal(seen, newest):
                 raise UserError(
                     "the emulator does not play the games as it did when the checkpoint was "
