@@ -42,11 +42,11 @@ def main() -> None:
         train(trainer, CONFIG.learner.learning_starts + ROUND_STEPS)
         blocked, written, lost = [], [], []
         for number in range(ROUNDS):
-            new_rows = INTERVAL_STEPS // trainer.replay.num_envs
-            rows = trainer.replay.rows
+            new_rows = INTERVAL_STEPS // trainer.replay.ring.num_envs
+            rows = trainer.replay.ring.rows
             store._segments[-1]["end_row"] = rows.stop - new_rows
             undisturbed = _seconds(lambda: train(trainer, ROUND_STEPS))
-            rows = trainer.replay.rows
+            rows = trainer.replay.ring.rows
             store._segments[-1]["end_row"] = rows.stop - new_rows
             started = time.perf_counter()
             session._save()

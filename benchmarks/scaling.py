@@ -92,9 +92,9 @@ def capacity_table() -> None:
         state = replay.state_dict()
         state.update(
             age=np.full(capacity, STACK - 1), steps=np.full(capacity, 3),
-            priorities=rng.random(capacity) + 0.01, rows_written=2 * replay.num_rows,
+            priorities=rng.random(capacity) + 0.01, rows_written=2 * replay.ring.num_rows,
         )  # fmt: skip
-        block = np.ones((replay.num_rows, 8, *FRAME_SHAPE), dtype=np.uint8)
+        block = np.ones((replay.ring.num_rows, 8, *FRAME_SHAPE), dtype=np.uint8)
         replay.load_state_dict(state, [(0, block)])
         del block
         sample = median_ms(replay.sample, 256, 0.4, rng, rounds=40)

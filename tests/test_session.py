@@ -88,8 +88,8 @@ def test_checkpoint_is_of_the_instant_at_which_it_was_begun(make_session):
     begun = time.monotonic()
     expected = copy.deepcopy(trainer.state_dict())
     learner = trainer.learner.state_dict()
-    rows = trainer.replay.rows
-    frames = np.concatenate(trainer.replay.frames_of(rows)).copy()
+    rows = trainer.replay.ring.rows
+    frames = np.concatenate(trainer.replay.ring.frames_of(rows)).copy()
     step(session, trainer)
     assert session._saving is not None and time.monotonic() - begun < STORING_S, "it waited"
     for _ in range(150):

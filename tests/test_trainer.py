@@ -184,7 +184,7 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, inherited, stop_aft
     parent = make_trainer(config, tmp_path, "parent")
     for _ in range(inherited):
         parent.step()
-    frames = [(0, block) for block in parent.replay.frames_of(parent.replay.rows)]
+    frames = [(0, block) for block in parent.replay.ring.frames_of(parent.replay.ring.rows)]
     whole = make_trainer(config, tmp_path, "whole")
     first = make_trainer(config, tmp_path, "parts")
     store = CheckpointStore(tmp_path / "parts")
@@ -193,7 +193,7 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, inherited, stop_aft
         for _ in range(stop_after):
             trainer.step()
     state = {"learner": first.learner.state_dict(), "progress": first.state_dict()}
-    store.save(state, first.replay.rows, first.replay.frames_of)
+    store.save(state, first.replay.ring.rows, first.replay.ring.frames_of)
     for _ in range(7):  # what happens after the checkpoint is lost in the crash
         first.step()
 
@@ -218,7 +218,7 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, inherited, stop_aft
     assert np.array_equal(*priorities)
     slots = np.flatnonzero(priorities[0])
     assert len(slots) > 60
-    assert np.array_equal(whole.replay.stacks(slots), resumed.replay.stacks(slots))
+    assert np.array_equal(whole.replay.ring.stacks(slots), resumed.replay.ring.stacks(slots))
     for file in ("episodes.csv", "updates.csv"):
         pd.testing.assert_frame_equal(
             csv_without_clock(tmp_path, "whole", file), csv_without_clock(tmp_path, "parts", file)

@@ -145,19 +145,19 @@ class Session:
             "progress": to_plain(progress),  # a copy
             "replay": None,
         }
-        learner, rows = trainer.learner.begin_state(), trainer.replay.rows
+        learner, rows = trainer.learner.begin_state(), trainer.replay.ring.rows
         self._rows_being_saved = self._store.new_rows(rows)
 
         def write() -> None:
             content = {**state, "learner": to_plain(learner.result())}
-            self._store.save(content, rows, trainer.replay.frames_of)
+            self._store.save(content, rows, trainer.replay.ring.frames_of)
             trainer.recorder.sync()
 
         self._saving = self._thread.submit(write)
 
     def _before_step(self) -> None:
         """Let no frame be overwritten that is being saved, and learn of failures."""
-        overwritten = self._trainer.replay.overwritten_row in self._rows_being_saved
+        overwritten = self._trainer.replay.ring.overwritten_row in self._rows_being_saved
         if self._saving is not None and (overwritten or self._saving.done()):
             self._finish_saving()
 

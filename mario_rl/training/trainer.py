@@ -21,8 +21,8 @@ from mario_rl.agent.schedules import importance_exponent, learning_rate
 from mario_rl.config import Config
 from mario_rl.errors import UserError
 from mario_rl.games.interface import Episode
-from mario_rl.replay.n_step import NStepAccumulator, Pending
-from mario_rl.replay.prioritized import PrioritizedReplay, ReplayState, Transitions
+from mario_rl.replay.n_step import NStepAccumulator, Pending, Transitions
+from mario_rl.replay.prioritized import PrioritizedReplay, ReplayState
 from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.records import EPISODES
 from mario_rl.training.rollout import Rollout, RolloutState
@@ -111,7 +111,7 @@ class Trainer:
     def step(self) -> None:
         """One decision in every game, and the updates that fall due with it."""
         before = self.env_steps
-        q_values = self.learner.acting_net.q_values(self.replay.stacks(self._slots))
+        q_values = self.learner.acting_net.q_values(self.replay.ring.stacks(self._slots))
         self.rollout.step_async(q_values, self.env_steps)
         self._learn()
         self._observe()
@@ -169,7 +169,7 @@ class Trainer:
             if i in step.ended:
                 self._record_episode(i, step.ended[i])
         if completed:
-            self.replay.add(Transitions.from_rows(completed))
+            self.replay.add(Transitions.of(completed))
 
     def _record_episode(self, env: int, episode: Episode) -> None:
         self.episodes += 1
@@ -233,10 +233,10 @@ class Trainer:
         self._sample_rng.bit_generator.state = state.sample_rng
         self.replay.load_state(state.replay, frames)
         self._n_step.load_state(state.n_step)
-        self._slots = self.replay.newest_slots()
+        self._slots = self.replay.ring.newest_slots()
         seen = self.rollout.load_state(state.rollout)
         if seen is not None:
-            newest = self.replay.frames_of(self.replay.rows[-1:])[0][0]
+            newest = self.replay.ring.frames_of(self.replay.ring.rows[-1:])[0][0]
             if not np.array_equal(seen, newest):
                 raise UserError(
                     "the emulator does not play the games as it did when the checkpoint was "
