@@ -12,6 +12,11 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def note(text: str) -> None:
+    """A line beside the result, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def warn(text: str) -> None:
     """A line about something that went wrong and does not end the program, on stderr."""
-    print(f"warning: {text}", file=sys.stderr)
+    note(f"warning: {text}")

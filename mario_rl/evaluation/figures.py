@@ -66,8 +66,7 @@ class Evaluation:
     def brief(self, stage: str) -> str:
         """What tells a model from others, such as "clear rate 96%, mean x 3090"."""
         return (
-            f"clear rate {self.clear_rate:.0%}{self.stages_a_game(stage)}, "
-            f"mean x {self.mean_x:.0f}"
+            f"clear rate {self.clear_rate:.0%}{self.stages_a_game(stage)}, mean x {self.mean_x:.0f}"
         )
 
     def interval(self) -> str:

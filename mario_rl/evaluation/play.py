@@ -8,7 +8,6 @@ that its result does not depend on which environment plays it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 

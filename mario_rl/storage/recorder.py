@@ -20,9 +20,7 @@ class Recorder:
         # Before the files are cut, so that at any instant they hold what is vouched for.
         write_checksums(self._folder, contents)
         self._logs = {
-            table.name: RecordLog(
-                self._folder / table.file, table, contents.get(table.file, b"")
-            )
+            table.name: RecordLog(self._folder / table.file, table, contents.get(table.file, b""))
             for table in TABLES
         }
         self._tensorboard: Any = None

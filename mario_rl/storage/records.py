@@ -36,7 +36,7 @@ class Table:
 
     name: str
     columns: dict[str, type]
-    added: dict[str, Any] = field(default_factory=dict)  # what older files lack, and its value there
+    added: dict[str, Any] = field(default_factory=dict)  # not in older files; the value there
 
     @property
     def file(self) -> str:

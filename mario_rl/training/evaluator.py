@@ -75,9 +75,7 @@ class Evaluator:
         trainer.recorder.record(EVALUATIONS, {**asdict(evaluation), "is_best": is_best})
         return evaluation
 
-    def _play(
-        self, games: Games, should_stop: Callable[[], bool]
-    ) -> list[PlayedEpisode] | None:
+    def _play(self, games: Games, should_stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
         config = self._trainer.config
 
         def play(episodes: int, first_episode: int) -> list[PlayedEpisode]:

@@ -19,10 +19,10 @@ from mario_rl.console import warn
 from mario_rl.device import (
     choose_device,
     frames_device,
+    is_out_of_memory,
     leave_cores_to_the_games,
     limit_memory,
     make_deterministic,
-    is_out_of_memory,
     out_of_memory,
     trunk_dtype,
 )
@@ -75,9 +75,7 @@ def create_run(
     describe_run(paths, config, lineage)
 
 
-def train(
-    paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[str], None]
-) -> None:
+def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[str], None]) -> None:
     """Start a run with the given settings, or resume it, and train until its budget is spent.
 
     Ctrl-C and SIGTERM end it after the current step, with a checkpoint.
@@ -182,9 +180,7 @@ def _build_trainer(
     config, progress = state.config, state.progress
     exploration = config.exploration
     games = stack.enter_context(
-        closing(
-            build_games(config, exploration.num_envs, display.line, exploration.num_retrying)
-        )
+        closing(build_games(config, exploration.num_envs, display.line, exploration.num_retrying))
     )
     contents = _recorded(paths, progress.records) if progress else {}
     env_steps = progress.trainer.env_steps if progress else 0
