@@ -15,12 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from scripts import call
 
 from mario_rl.config import Config
 from mario_rl.errors import UserError
+from mario_rl.games.mario_game import OUTCOMES
 from mario_rl.reports import comparison, panels, plots
 from mario_rl.reports.comparison import Curve
+from mario_rl.reports.position_plot import ENDS
 from mario_rl.reports.recorded_runs import RecordedRun, read_run, read_runs
 from mario_rl.storage.files import RunPaths, write_json
 from mario_rl.storage.records import EpisodeRecord, EvaluationRecord, RecordLog, UpdateRecord
@@ -511,6 +514,12 @@ def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-3])
     figure = draw_training(paths)
     assert len(line(figure.axes[0], "episode").get_xdata()) == 29
+
+
+def test_the_mark_of_every_outcome_can_be_seen() -> None:
+    # A marker that has only an edge would be drawn in white.
+    assert {end.marker for end in ENDS.values()} <= set(Line2D.filled_markers)
+    assert set(ENDS) == set(OUTCOMES)
 
 
 def test_comparison_figure(tmp_path: Path) -> None:

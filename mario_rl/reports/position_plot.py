@@ -26,7 +26,7 @@ ENDS = {  # by the outcome of the episode
     "death": End("death", "X", VERMILION),
     "time_up": End("time up", "X", PURPLE),
     "stall": End("no progress", "s", GREY),
-    "running": End("cut off", "|", GREY),
+    "running": End("cut off", ">", GREY),
 }
 
 
