@@ -30,10 +30,10 @@ def main() -> None:
     from matplotlib.figure import Figure
 
     from mario_rl.reports import plots
-    from mario_rl.reports.comparison import read_run
+    from mario_rl.reports.recorded_runs import read_run
 
     def draw(figure: Figure) -> None:
-        plots.draw_training(figure, read_run(paths))
+        plots.draw_training(figure, read_run(args.run_name, args.output_dir))
 
     path = paths.stats / f"training.{args.format}"
     plots.save(draw, path)

@@ -8,8 +8,7 @@ from mario_rl.config import STACK
 from mario_rl.console import say
 from mario_rl.errors import UserError
 from mario_rl.games.gymnasium_env import SuperMarioBros
-from mario_rl.reports import recorded_runs
-from mario_rl.reports.recorded_runs import RecordedRun
+from mario_rl.reports.recorded_runs import RecordedRun, read_run
 from mario_rl.storage.paths import RunPaths
 from mario_rl.training import lifecycle
 
@@ -26,18 +25,6 @@ def make_env(policy: Policy, **arguments: Any) -> SuperMarioBros:
     """
     settings = vars(policy.config.env)
     return SuperMarioBros(**{**settings, "frame_stack": STACK, **arguments})
-
-
-def read_run(run_name: str, output_dir: str | Path = ".") -> RecordedRun:
-    """What a run recorded, as data frames.
-
-    Args:
-        output_dir: where models/, checkpoints/, stats/ and videos/ lie.
-
-    Raises:
-        UserError: if there is no such run, or one of its files is damaged.
-    """
-    return recorded_runs.read_run(RunPaths(output_dir, run_name))
 
 
 def train(

@@ -9,7 +9,7 @@ import torch
 from scripts import ROOT, call
 
 from mario_rl.agent.saved_model import SavedModel
-from mario_rl.reports.comparison import read_run
+from mario_rl.reports.recorded_runs import read_run
 from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.tensor_file import SCHEMA, load_tensors
@@ -31,14 +31,14 @@ def test_run_of_an_earlier_version_goes_on(fixture, tmp_path):
     paths = RunPaths(tmp_path, "old")
     model = SavedModel.load(paths.model)
     assert model.config.env.stage == "1-1" and model.evaluation.max_x >= 40
-    before = read_run(paths)
+    before = read_run("old", tmp_path)
     assert len(before.episodes) >= 1 and before.total("env_steps") >= 150
 
     words = ["--run-name", "old", "--resume", "--max-steps", "190"]
     code, output, errors = call("progressive_mario_trainer.py", words, tmp_path)
     assert code == 0 and errors == "", errors
     assert f"resumed at {len(before.episodes)} episodes" in output
-    after = read_run(paths)
+    after = read_run("old", tmp_path)
     assert after.total("env_steps") >= 190
     pd.testing.assert_frame_equal(after.episodes.head(len(before.episodes)), before.episodes)
 

@@ -23,7 +23,7 @@ def _enlarge(frame: np.ndarray) -> np.ndarray:
 
 
 class VideoWriter:
-    """An H.264 file of every emulated frame at 60 frames per second; a context manager.
+    """Writes an H.264 file of every emulated frame at 60 frames per second; a context manager.
 
     The file appears under its name when the recording is complete.
     """
@@ -73,7 +73,7 @@ class Window:
         Raises:
             UserError: if there is no display.
         """
-        # OpenCV ends the whole process when it finds no display, so let another one try first.
+        # OpenCV ends the whole process when it finds no display, so another process tries first.
         probe = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
         if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode != 0:
             raise UserError(
