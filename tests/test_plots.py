@@ -84,8 +84,8 @@ def write_run(
     for i, cleared in enumerate(clears, 1):
         rate = cleared / 10
         log_evaluations.append(
-            row_of(EVALUATIONS, 1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate, rate / 2,
-                             (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
+            row_of(EVALUATIONS, 1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate,
+                   rate / 2, (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
                              int(cleared > best))
         )  # fmt: skip
         best = max(best, cleared)
