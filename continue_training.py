@@ -1,7 +1,7 @@
 """Prepare the next iteration of training from the best model of the earlier runs.
 
-The new run keeps the model's settings, but for epsilon, which starts at 0.1 or lower, the learning
-rate, which stays where the model's had come to, and for those given here.
+The new run keeps the model's settings, with three exceptions: epsilon starts at 0.1 or lower, the
+learning rate stays where it was when the model was saved, and flags given here come first.
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from mario_rl.cli import (
     number,
     run_script,
 )
+from mario_rl.console import say
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     )
     add("--model-path", type=Path, help="start from this file instead of the best model")
     add("--run-name", help="of the new run (default: the model's run with -iterN)")
-    add("--reset-optimizer", action="store_true", help="start Adam's averages afresh")
+    add("--reset-optimizer", action="store_true", help="do not take over the state of Adam")
     add("--start", action="store_true", help="train at once instead of printing the command")
     add("--output-dir", type=Path, default=Path("."), help="where models/ and the rest lie")
     add_config_flags(parser, show_defaults=False)
@@ -38,7 +39,7 @@ def main() -> None:
         from mario_rl.training.lifecycle import train
         from mario_rl.training.session import resume_command
 
-        model_path = args.model_path or find_best_model(args.output_dir, args.iteration, print)
+        model_path = args.model_path or find_best_model(args.output_dir, args.iteration, say)
         paths = create_iteration(
             model_path,
             args.output_dir,
@@ -46,12 +47,12 @@ def main() -> None:
             iteration=args.iteration,
             changes=given_settings(args),
             reset_optimizer=args.reset_optimizer,
-            say=print,
+            say=say,
         )
         if args.start:
-            train(paths, {}, resume=True)
+            train(paths, {}, resume=True, say=say)
         else:
-            print(f"train it with:\n{resume_command(paths)}")
+            say(f"train it with:\n{resume_command(paths)}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from mario_rl.cli import Parser, ending_at_ctrl_c, number, run_script
 from mario_rl.config import EVALUATION_EPSILON, FULL_GAME, MAX_NOOP_FRAMES, STAGES
+from mario_rl.console import note, say
 
 # The protocol by which models are judged, and one undisturbed game for the eye.
 MEASURE = {"episodes": 20, "epsilon": EVALUATION_EPSILON, "noops": MAX_NOOP_FRAMES}
@@ -45,10 +45,9 @@ def main() -> None:
     # Several games without any randomness would be one game, several times.
     defaults = WATCH if watch and args.get("episodes", 1) == 1 else MEASURE
     request = Request(**{**defaults, **args})
-    output = sys.stderr if as_json else sys.stdout
-    report = evaluate_model(request, lambda line: print(line, file=output, flush=True))
+    report = evaluate_model(request, note if as_json else say)
     if as_json:
-        print(json.dumps(report, indent=2))
+        say(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """Draw the course of a training run: return, progress, clear rate, loss and exploration."""
 
 from mario_rl.cli import Parser, run_script
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
 
 
 def main() -> None:

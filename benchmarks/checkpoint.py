@@ -21,8 +21,9 @@ from benchmarks.replay_memory import filled_replay
 from benchmarks.training import CONFIG, new_trainer, train
 from mario_rl.agent.saved_model import Lineage
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import RunPaths
-from mario_rl.training.display import Progress
+from mario_rl.storage.paths import RunPaths
+from mario_rl.training.display import Display
+from mario_rl.training.evaluator import Evaluator, EvaluatorState
 from mario_rl.training.session import Session
 
 INTERVAL_STEPS = 100 * 200  # env steps of 100 episodes, of 200 each
@@ -36,17 +37,18 @@ def main() -> None:
         trainer.replay, _ = filled_replay(np.random.default_rng(0))
         paths = RunPaths(directory, "benchmark")
         store = CheckpointStore(paths.checkpoints)
-        session = Session(paths, trainer, store, Lineage(), Progress("b"), lambda: False)
+        evaluator, display = Evaluator(trainer, EvaluatorState()), Display("b")
+        session = Session(paths, trainer, evaluator, store, Lineage(), display, lambda: False)
         session._save()  # all frames, once
         session._finish_saving()
         train(trainer, CONFIG.learner.learning_starts + ROUND_STEPS)
         blocked, written, lost = [], [], []
         for number in range(ROUNDS):
-            new_rows = INTERVAL_STEPS // trainer.replay.num_envs
-            rows = trainer.replay.rows
+            new_rows = INTERVAL_STEPS // trainer.replay.ring.num_envs
+            rows = trainer.replay.ring.rows
             store._segments[-1]["end_row"] = rows.stop - new_rows
             undisturbed = _seconds(lambda: train(trainer, ROUND_STEPS))
-            rows = trainer.replay.rows
+            rows = trainer.replay.ring.rows
             store._segments[-1]["end_row"] = rows.stop - new_rows
             started = time.perf_counter()
             session._save()
@@ -76,7 +78,7 @@ def main() -> None:
             f"{statistics.median(lost) / interval_s:.2%} of the {interval_s:.0f} s between two"
         )
         session.close()
-        trainer.rollout.envs.close()
+        trainer.rollout.games.close()
 
 
 def _seconds(play: Callable[[], object]) -> float:

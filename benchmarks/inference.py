@@ -42,12 +42,12 @@ def _loop(turns: Turns) -> None:
     with tempfile.TemporaryDirectory() as directory:
         trainer = new_trainer(CONFIG, Path(directory))
         # One after the other, but for `update`, which runs beside them.
-        timed(trainer.replay, "stacks")
+        timed(trainer.replay.ring, "stacks")
         timed(trainer.learner.acting_net, "q_values")
         timed(trainer.rollout.exploration, "choose")
         timed(trainer, "_learn")  # waits for the last update, and draws the next batch
         timed(trainer, "_observe")  # `step_wait` is part of it
-        timed(trainer.rollout.envs, "step_wait")
+        timed(trainer.rollout.games, "step_wait")
         timed(trainer.learner, "update")
         train(trainer, CONFIG.learner.learning_starts + STEPS)
 

@@ -10,7 +10,8 @@ import numpy as np
 from benchmarks.harness import ROUNDS, Contender, Result, Turns, main, result, scaled
 from mario_rl.config import FRAME_SHAPE, ReplayConfig
 from mario_rl.machine import resident_memory_bytes
-from mario_rl.replay.prioritized import PrioritizedReplay, Transitions
+from mario_rl.replay.n_step import Transitions
+from mario_rl.replay.prioritized import PrioritizedReplay
 
 CAPACITY = scaled(200_000)
 NUM_ENVS = 8
@@ -31,8 +32,8 @@ def run() -> Result:
 def filled_replay(rng: np.random.Generator) -> tuple[PrioritizedReplay, np.ndarray]:
     """A full replay of random frames and 3-step transitions, and the slots of those."""
     replay = PrioritizedReplay(ReplayConfig(replay_capacity=CAPACITY), NUM_ENVS)
-    slots = np.zeros((replay.num_rows, NUM_ENVS), dtype=np.int64)
-    for row in range(replay.num_rows):
+    slots = np.zeros((replay.ring.num_rows, NUM_ENVS), dtype=np.int64)
+    for row in range(replay.ring.num_rows):
         frames = rng.integers(256, size=(NUM_ENVS, *FRAME_SHAPE), dtype=np.uint8)
         is_first = np.full(NUM_ENVS, row % EPISODE_STEPS == 0)
         slots[row] = replay.append_frames(frames, is_first)
@@ -58,7 +59,7 @@ def _ours(turns: Turns) -> None:
         stored = len(slots)
         del slots
         grown = resident_memory_bytes() - before
-        assert replay.rows_written == replay.num_rows
+        assert replay.ring.rows_written == replay.ring.num_rows
         return {"bytes": grown, "transitions": stored}
 
     turns.play(fill)

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from mario_rl.config import Config, contains, flag_of, value_type
+from mario_rl.config import Config
+from mario_rl.console import note
 from mario_rl.errors import UserError
+from mario_rl.settings import choices_of, contains, flag_of, value_type
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,12 +25,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_config_flags(parser: argparse.ArgumentParser, show_defaults: bool = True) -> None:
-    """One flag for each setting of Config, in its groups. A flag not given is left out."""
+    """One flag for each setting of Config that has a choice, in its groups. A flag that is not
+    given is left out."""
     for part in fields(Config):
         group_type: Any = part.default_factory
         group = parser.add_argument_group(group_type.__doc__)
         for item in fields(group_type):
-            choices = item.metadata["choices"]
+            choices = choices_of(item)
+            if len(choices) == 1:
+                continue  # nothing to choose, until a second part is registered
             notes = [item.metadata["unit"]] if item.metadata["unit"] else []
             if show_defaults:
                 notes.append(f"default: {'no limit' if item.default is None else item.default}")
@@ -88,7 +93,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except UserError as error:
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        note(f"error: {_one_line(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -96,7 +101,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:  # a full disk, a read-only folder: the message names the file
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        note(f"error: {_one_line(str(error))}")
         sys.exit(2)
     sys.exit(0)
 

@@ -30,7 +30,8 @@ def main() -> None:
     from mario_rl.agent.saved_model import Model
     from mario_rl.config import EVALUATION_EPSILON, MAX_NOOP_FRAMES
     from mario_rl.reports.playback import Request, evaluate_model
-    from mario_rl.storage.files import RunPaths, read_json
+    from mario_rl.storage.files import read_json
+    from mario_rl.storage.paths import RunPaths
 
     paths = RunPaths(args.output_dir, args.run_name)
     model = Model.load(paths.model)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scripts import ROOT, call
 from torture.victims import FLAGS, Run
 
-from mario_rl.config import flag_of, value_type
 from mario_rl.config import settings as config_settings
+from mario_rl.settings import flag_of, value_type
 
 SHORT = "MARIO_RL_FUZZ_EXAMPLES" not in os.environ  # always the same command lines
 EXAMPLES = int(os.environ.get("MARIO_RL_FUZZ_EXAMPLES", "8"))

@@ -7,7 +7,7 @@ import runpy
 import struct
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,24 @@ from mario_rl.reports import comparison, panels, plots
 from mario_rl.reports.comparison import Curve
 from mario_rl.reports.position_plot import ENDS
 from mario_rl.reports.recorded_runs import RecordedRun, read_run, read_runs
-from mario_rl.storage.files import RunPaths, write_json
-from mario_rl.storage.records import EpisodeRecord, EvaluationRecord, RecordLog, UpdateRecord
+from mario_rl.storage.files import write_json
+from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.records import (
+    EPISODES,
+    EVALUATIONS,
+    TABLES,
+    UPDATES,
+    RecordLog,
+    Table,
+    read_records,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = ("torch", "cv2", "gym", "gymnasium", "nes_py", "gym_super_mario_bros")
+
+
+def row(table: Table, *values: Any) -> dict[str, Any]:
+    return dict(zip(table.columns, values, strict=True))
 
 
 def write_run(
@@ -54,31 +67,31 @@ def write_run(
     lineage = {"iteration": len(parents) + 1, "parents": ancestors}
     write_json(paths.run_json, {"schema": 1, "run_name": name, "lineage": lineage})
 
-    log = RecordLog(paths.episodes_csv, EpisodeRecord)
-    updates = RecordLog(paths.updates_csv, UpdateRecord)
+    log = RecordLog(paths.episodes_csv, EPISODES)
+    updates = RecordLog(paths.updates_csv, UPDATES)
     for i in range(1, episodes + 1):
         steps, cleared = steps_per_episode * i, int(i % 10 == 0)
         stage = 1 + cleared if config.env.stage == "full" else 1
         episode_return = 0.0 if i % 2 else 10.0 * i
         log.append(
-            EpisodeRecord(i, steps, steps / 3600, 0, 1 / i, episode_return, steps_per_episode,
-                          100 * i, 1, stage, cleared, 0, 0, 300, "clear" if cleared else "death")
+            row(EPISODES, i, steps, steps / 3600, 0, 1 / i, episode_return, steps_per_episode,
+                100 * i, 1, stage, cleared, 0, 0, 300, "clear" if cleared else "death", 0)
         )  # fmt: skip
         updates.append(
-            UpdateRecord(steps, 2 * i, i, steps / 3600, 0.5 / i, 0.1, 1.0, 1.0, 1 / i, 0.4, 1.0,
-                         2.0, 1, 0, 0)
+            row(UPDATES, steps, 2 * i, i, steps / 3600, 0.5 / i, 0.1, 1.0, 1.0, 1 / i, 0.4, 1.0,
+                2.0, 1, 0, 0)
         )  # fmt: skip
     log.close()
     updates.close()
 
-    log_evaluations = RecordLog(paths.evaluations_csv, EvaluationRecord)
+    log_evaluations = RecordLog(paths.evaluations_csv, EVALUATIONS)
     best = -1
     for i, cleared in enumerate(clears, 1):
         rate = cleared / 10
         log_evaluations.append(
-            EvaluationRecord(1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate, rate / 2,
-                             (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
-                             int(cleared > best))
+            row(EVALUATIONS, 1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate,
+                rate / 2, (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
+                int(cleared > best))
         )  # fmt: skip
         best = max(best, cleared)
     log_evaluations.close()
@@ -317,17 +330,18 @@ def test_comparison_path_is_short_and_depends_on_every_name(tmp_path: Path) -> N
 
 def test_every_recorded_column_is_described() -> None:
     described = RecordedRun.__doc__ or ""
-    for record in (EpisodeRecord, UpdateRecord, EvaluationRecord):
-        for item in fields(record):
-            name = "episodes" if item.name == "episode" else item.name
+    for table in TABLES:
+        for column in table.columns:
+            name = "episodes" if column == "episode" else column
             assert re.search(rf"^        (\w+, )*{name}(, \w+)*: ", described, re.MULTILINE), name
 
 
 def test_position_counts_stages_and_the_part_passed(tmp_path: Path) -> None:
     paths = write_run(tmp_path, "a", episodes=0, clears=(), stage="full")
-    log = RecordLog(paths.episodes_csv, EpisodeRecord)
+    log = RecordLog(paths.episodes_csv, EPISODES)
     for i, (world, stage, x) in enumerate([(1, 1, 1700), (1, 2, 0), (2, 1, 340), (8, 4, 9000)]):
-        log.append(EpisodeRecord(i, i, 0, 0, 0, 0, 1, x, world, stage, 0, 0, 0, 0, "death"))
+        values = i, i, 0, 0, 0, 0, 1, x, world, stage, 0, 0, 0, 0, "death", 0
+        log.append(row(EPISODES, *values))
     log.close()
     position = read_one(paths).episodes["position"]
     np.testing.assert_allclose(position, [0.5, 1, 4.1, 32])
@@ -374,10 +388,9 @@ def test_training_figure_shows_the_records(tmp_path: Path) -> None:
 
 def test_retries_are_shown_apart(tmp_path: Path) -> None:
     paths = write_run(tmp_path, "a")
-    log = RecordLog(paths.episodes_csv, EpisodeRecord, paths.episodes_csv.read_bytes())
-    log.append(
-        EpisodeRecord(31, 3100, 1.0, 0, 0.1, 9999.0, 20, 9000, 1, 1, 0, 0, 0, 300, "death", 5)
-    )
+    log = RecordLog(paths.episodes_csv, EPISODES, paths.episodes_csv.read_bytes())
+    values = 31, 3100, 1.0, 0, 0.1, 9999.0, 20, 9000, 1, 1, 0, 0, 0, 300, "death", 5
+    log.append(row(EPISODES, *values))
     log.close()
     run = read_one(paths)
     assert (len(run.episodes), len(run.retries), run.total("episodes")) == (30, 1, 31)
@@ -482,8 +495,14 @@ def test_another_panel_is_one_entry(
     entropy = replace(panels.LOSS, title="Entropy", unit="nats", column="entropy")
     shown = panels.SINGLE_STAGE_PANELS + count * (entropy,)
     monkeypatch.setattr(plots, "SINGLE_STAGE_PANELS", shown)
-    run = read_one(write_run(tmp_path, "a"))
-    run = replace(run, updates=run.updates.assign(entropy=0.5))
+    paths = write_run(tmp_path, "a")
+    rows = read_records(paths.updates_csv, UPDATES).to_dict("records")
+    paths.updates_csv.unlink()
+    log = RecordLog(paths.updates_csv, UPDATES)
+    for values in rows:
+        log.append({**values, "entropy": 0.5})
+    log.close()
+    run = read_one(paths)
     figure = draw(run)
     assert_nothing_overlaps(figure)
     assert len(figure.axes) == 6 + count

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
-from mario_rl.replay.prioritized import Batch, NStepAccumulator, PrioritizedReplay, Transitions
+from mario_rl.replay.frame_ring import FrameRing
+from mario_rl.replay.n_step import NStepAccumulator, Transition, Transitions
+from mario_rl.replay.prioritized import Batch, PrioritizedReplay
 
 GAMMA = 0.9
 
@@ -97,7 +99,7 @@ class Recording:
             )  # fmt: skip
         self._slots = self.replay.append_frames(frames, is_first)
         if completed:
-            self.replay.add(Transitions.from_rows(completed))
+            self.replay.add(Transitions.of(completed))
         self.rows += 1
 
     def current_obs(self) -> np.ndarray:
@@ -106,7 +108,7 @@ class Recording:
 
     def available(self) -> dict[int, Reference]:
         """The transitions whose four frames are all kept, by slot."""
-        num_rows, num_envs = self.replay.num_rows, len(self.episodes)
+        num_rows, num_envs = self.replay.ring.num_rows, len(self.episodes)
         first_row = self.rows - num_rows + STACK - 1
         return {
             row % num_rows * num_envs + env: transition
@@ -118,7 +120,9 @@ class Recording:
 
 def sample_all(replay: PrioritizedReplay, seed: int = 0) -> Batch:
     """A sample so large that it holds every transition, as long as their priorities are equal."""
-    return replay.sample(2 * replay.num_rows * replay.num_envs, 0.4, np.random.default_rng(seed))
+    return replay.sample(
+        2 * replay.ring.num_rows * replay.ring.num_envs, 0.4, np.random.default_rng(seed)
+    )
 
 
 def assert_batch_is_right(batch: Batch, expected: dict[int, Reference]) -> None:
@@ -143,10 +147,10 @@ def filled_replay(rows: int = 40, num_envs: int = 2, **config: float) -> Priorit
 
 def add_row(replay: PrioritizedReplay) -> np.ndarray:
     """One more step in each environment; returns the slots where the new transitions begin."""
-    slots, num_envs = replay.newest_slots(), replay.num_envs
+    slots, num_envs = replay.ring.newest_slots(), replay.ring.num_envs
     frames = np.zeros((num_envs, *FRAME_SHAPE), dtype=np.uint8)
     replay.append_frames(frames, np.zeros(num_envs, dtype=np.bool_))
-    replay.add(Transitions.from_rows([(int(slot), 0, 0.0, 0.9, 1) for slot in slots]))
+    replay.add(Transitions.of([Transition(int(slot), 0, 0.0, 0.9, 1) for slot in slots]))
     return slots
 
 
@@ -163,7 +167,27 @@ def test_stacks_equal_naive_frame_stacking(num_envs):
     for _ in range(17 * 8):
         recording.step()
         replay = recording.replay
-        assert np.array_equal(replay.stacks(replay.newest_slots()), recording.current_obs())
+        assert np.array_equal(
+            replay.ring.stacks(replay.ring.newest_slots()), recording.current_obs()
+        )
+
+
+def test_four_rows_are_enough_for_the_newest_stacks():
+    rng = np.random.default_rng(0)
+    num_envs = 3
+    ring = FrameRing(STACK, num_envs)
+    histories: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
+    for step in range(40):
+        frames = rng.integers(256, size=(num_envs, *FRAME_SHAPE), dtype=np.uint8)
+        is_first = rng.random(num_envs) < (1 if step == 0 else 0.2)
+        stacks = ring.stacks(ring.append(frames, is_first))
+        for env, history in enumerate(histories):
+            if is_first[env]:
+                history[:] = [frames[env]] * (STACK - 1)
+            history.append(frames[env])
+            assert np.array_equal(stacks[env], np.stack(history[-STACK:]))
+        assert np.array_equal(stacks, ring.stacks(ring.newest_slots()))
+    assert stacks.shape == (num_envs, STACK, *FRAME_SHAPE) and stacks.dtype == np.uint8
 
 
 @pytest.mark.parametrize(("num_envs", "capacity"), [(1, 24), (3, 74)])
@@ -205,7 +229,7 @@ def test_truncation_bootstraps_from_the_final_frame():
     ]
     completed = accumulator.append(0, slots[0], 1, 1.0, False, False)
     completed += accumulator.append(0, slots[1], 2, 1.0, False, True)
-    replay.add(Transitions.from_rows(completed))
+    replay.add(Transitions.of(completed))
     batch = replay.sample(2, 1.0, rng)
     assert batch.slots.tolist() == [0, 1]
     assert batch.discounts == pytest.approx([GAMMA**2, GAMMA])
@@ -237,7 +261,7 @@ def test_errors_that_come_late_do_not_revive_what_was_overwritten(delay):
     for _ in range(60):
         recording.step()
     while recording.rows < 400:
-        batch, sampled_at = replay.sample(16, 0.4, rng), replay.rows_written
+        batch, sampled_at = replay.sample(16, 0.4, rng), replay.ring.rows_written
         before = recording.available()
         for _ in range(delay):
             recording.step()
@@ -327,7 +351,7 @@ def test_a_transition_takes_the_memory_of_one_frame(capacity):
 @pytest.mark.parametrize(("capacity", "num_envs", "rows"), [(64, 8, 8), (71, 8, 8), (10, 1, 10)])
 def test_capacity_is_rounded_down_to_whole_rows(capacity, num_envs, rows):
     replay = PrioritizedReplay(ReplayConfig(replay_capacity=capacity), num_envs)
-    assert replay.num_rows == rows
+    assert replay.ring.num_rows == rows
 
 
 # frames in the memory of a device
@@ -340,17 +364,19 @@ def test_frames_on_a_device_are_the_frames_in_main_memory():
     for row in range(24 * 5):
         host.step()
         device.step()
-        slots = host.replay.newest_slots()
-        assert np.array_equal(host.replay.stacks(slots), device.replay.stacks(slots).numpy())
+        slots = host.replay.ring.newest_slots()
+        assert np.array_equal(
+            host.replay.ring.stacks(slots), device.replay.ring.stacks(slots).numpy()
+        )
         if row > 10:
             for expected, actual in zip(
                 sample_all(host.replay, row), sample_all(device.replay, row), strict=True
             ):
                 assert np.array_equal(expected, np.asarray(actual))
-    blocks = device.replay.frames_of(device.replay.rows)
-    assert all(map(np.array_equal, blocks, host.replay.frames_of(host.replay.rows)))
+    blocks = device.replay.ring.frames_of(device.replay.ring.rows)
+    assert all(map(np.array_equal, blocks, host.replay.ring.frames_of(host.replay.ring.rows)))
     restored = PrioritizedReplay(ReplayConfig(replay_capacity=74), 3, torch.device("cpu"))
-    frames = [(device.replay.rows.start, np.concatenate(blocks))]
+    frames = [(device.replay.ring.rows.start, np.concatenate(blocks))]
     restored.load_state_dict(copy.deepcopy(device.replay.state_dict()), frames)
     for expected, actual in zip(sample_all(host.replay), sample_all(restored), strict=True):
         assert np.array_equal(expected, np.asarray(actual))
@@ -367,22 +393,25 @@ def test_restored_replay_goes_on_as_the_original(rows):
     replay = recording.replay
     batch = sample_all(replay)
     replay.update_priorities(batch.slots, np.linspace(-5, 5, len(batch.slots)))
-    assert replay.rows == range(max(0, rows - 24), rows)
-    middle = replay.rows.start + 7
-    older = np.concatenate(replay.frames_of(replay.rows))
-    assert older.shape == (len(replay.rows), 2, *FRAME_SHAPE)
-    newer = np.concatenate(replay.frames_of(replay.rows[7:]))
+    assert replay.ring.rows == range(max(0, rows - 24), rows)
+    middle = replay.ring.rows.start + 7
+    older = np.concatenate(replay.ring.frames_of(replay.ring.rows))
+    assert older.shape == (len(replay.ring.rows), 2, *FRAME_SHAPE)
+    newer = np.concatenate(replay.ring.frames_of(replay.ring.rows[7:]))
     assert np.array_equal(older[7:], newer)
     # The newer block is right where the two overlap.
-    blocks = [(replay.rows.start, np.concatenate([older[:7], 255 - older[7:9]])), (middle, newer)]
+    blocks = [
+        (replay.ring.rows.start, np.concatenate([older[:7], 255 - older[7:9]])),
+        (middle, newer),
+    ]
     state = copy.deepcopy(replay.state_dict())
 
     restored = PrioritizedReplay(ReplayConfig(replay_capacity=48), 2)
     restored.load_state_dict(state, blocks)
     for expected, actual in zip(sample_all(replay, 9), sample_all(restored, 9), strict=True):
         assert np.array_equal(expected, actual)
-    assert np.array_equal(restored.newest_slots(), replay.newest_slots())
-    assert restored.rows == replay.rows
+    assert np.array_equal(restored.ring.newest_slots(), replay.ring.newest_slots())
+    assert restored.ring.rows == replay.ring.rows
 
     assert restored.state_dict()["max_priority"] == pytest.approx(5.0001)
 

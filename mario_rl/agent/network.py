@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mario_rl.config import FRAME_SHAPE, STACK
+from mario_rl.config import FRAME_SHAPE, STACK, Config
+from mario_rl.games.mario_game import action_names
 
 _FIRST_STRIDE = 4
 
@@ -78,6 +79,16 @@ class DuelingNetwork(nn.Module):
         device = next(self.parameters()).device
         q_values: np.ndarray = self(to_tensor(obs, device)).mean(dim=2).cpu().numpy()
         return q_values
+
+
+def build_network(config: Config, trunk_dtype: torch.dtype = torch.float32) -> DuelingNetwork:
+    """A network as the config describes it, with random weights, on the CPU."""
+    return DuelingNetwork(
+        len(action_names(config.env.action_set)),
+        trunk_dtype,
+        config.learner.network_width,
+        config.learner.num_quantiles,
+    )
 
 
 def to_tensor(obs: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -6,14 +6,12 @@ both, N episodes would be one sample repeated. Each episode has a random generat
 that its result does not depend on which environment plays it.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from mario_rl.config import EVALUATION_EPSILON, FRAME_SHAPE, FULL_GAME, MAX_NOOP_FRAMES, STACK
+from mario_rl.config import EVALUATION_EPSILON, FRAME_SHAPE, MAX_NOOP_FRAMES, STACK
 from mario_rl.games.mario_game import FRAME_SKIP, OUTCOMES
 from mario_rl.games.workers import IDLE, NOOP, RESET, Envs, Position
 
@@ -139,70 +137,3 @@ def play_episodes(
         if player is not None and player.result.x:
             on_end(player.number, player.result)
     return results
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a proportion (Wilson 1927)."""
-    z = 1.959964
-    rate = successes / trials
-    centre = rate + z * z / (2 * trials)
-    margin = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
-
-
-def summarize(results: list[EpisodeResult]) -> dict[str, Any]:
-    """The figures of an evaluation, as in EvaluationRecord."""
-    clears = sum(result.stages_cleared > 0 for result in results)
-    low, high = wilson_interval(clears, len(results))
-    furthest = max((result.world, result.stage) for result in results)
-    return {
-        "eval_episodes": len(results),
-        "clears": clears,
-        "clear_rate": clears / len(results),
-        "clear_rate_low": low,
-        "clear_rate_high": high,
-        "mean_return": float(np.mean([result.episode_return for result in results])),
-        "mean_x": float(np.mean([result.max_x for result in results])),
-        "max_x": max(result.max_x for result in results),
-        "mean_game_score": float(np.mean([result.game_score for result in results])),
-        "mean_stages_cleared": float(np.mean([result.stages_cleared for result in results])),
-        "furthest_world": furthest[0],
-        "furthest_stage": furthest[1],
-    }
-
-
-def cleared(evaluation: dict[str, Any], stage: str) -> str:
-    """What a policy clears: in the full game, where a game can clear more than one, stages a game;
-    else the share of the games."""
-    if stage == FULL_GAME:
-        return f"{evaluation['mean_stages_cleared']:.2f} stages a game"
-    return f"{evaluation['clear_rate']:.0%} cleared"
-
-
-def stages_a_game(evaluation: dict[str, Any], stage: str) -> str:
-    """In the full game a clause that says how many stages are cleared; else nothing."""
-    return f", {cleared(evaluation, stage)}" if stage == FULL_GAME else ""
-
-
-def brief(evaluation: dict[str, Any], stage: str) -> str:
-    """The figures that tell a model from others, such as "clear rate 96%, mean x 3090"."""
-    return (
-        f"clear rate {evaluation['clear_rate']:.0%}{stages_a_game(evaluation, stage)}, "
-        f"mean x {evaluation['mean_x']:.0f}"
-    )
-
-
-def most_stages_cleared(results: list[EpisodeResult]) -> float:
-    """How many stages a game the policy may clear by 95 % confidence intervals: the sum, over k, of
-    the upper ends of those of the share of games that clear at least k. On a single stage that is
-    the upper end of the clear rate's."""
-    cleared = [result.stages_cleared for result in results]
-    counts = (sum(stages >= k for stages in cleared) for k in range(1, max(cleared) + 1))
-    return sum(wilson_interval(count, len(results))[1] for count in counts)
-
-
-def rank(evaluation: dict[str, Any]) -> tuple[float, float]:
-    """What policies are ordered by: the stages they clear in a game, which on a single stage is the
-    clear rate, then mean x."""
-    return evaluation["mean_stages_cleared"], evaluation["mean_x"]

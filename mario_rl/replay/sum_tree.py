@@ -2,7 +2,7 @@
 
 Schaul et al. 2016, appendix B.2.1, but of width 64 instead of 2: all operations work on whole
 batches, and three wide levels cost NumPy less than eighteen narrow ones. Priorities are float64,
-and each sum is computed anew from all it is the sum of, so that rounding errors never accumulate.
+and each sum is computed again from all its parts, so that rounding errors never accumulate.
 """
 
 import numpy as np

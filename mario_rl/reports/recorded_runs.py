@@ -14,8 +14,9 @@ import pandas as pd
 
 from mario_rl.config import FULL_GAME, Config
 from mario_rl.errors import UserError
-from mario_rl.storage.files import RunPaths, read_json
-from mario_rl.storage.records import EpisodeRecord, EvaluationRecord, UpdateRecord, read_records
+from mario_rl.storage.files import read_json
+from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.records import EPISODES, EVALUATIONS, UPDATES, read_records
 
 # About the length of a stage. In the few that are longer, `position` stops growing here.
 STAGE_WIDTH_PX = 3_400
@@ -125,7 +126,7 @@ def read_run(name: str, output_dir: str | Path = ".") -> RecordedRun:
         ancestors = tuple(str(parent["run_name"]) for parent in lineage["parents"])
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{paths.run_json} is damaged: it has no readable lineage") from None
-    episodes = read_records(paths.episodes_csv, EpisodeRecord)
+    episodes = read_records(paths.episodes_csv, EPISODES)
     episodes = _with_position(episodes.rename(columns={"episode": "episodes"}))
     from_start = episodes["start_step"] == 0
     return RecordedRun(
@@ -135,8 +136,8 @@ def read_run(name: str, output_dir: str | Path = ".") -> RecordedRun:
         ancestors=ancestors,
         episodes=episodes[from_start].reset_index(drop=True),
         retries=episodes[~from_start].reset_index(drop=True),
-        updates=read_records(paths.updates_csv, UpdateRecord),
-        evaluations=read_records(paths.evaluations_csv, EvaluationRecord),
+        updates=read_records(paths.updates_csv, UPDATES),
+        evaluations=read_records(paths.evaluations_csv, EVALUATIONS),
     )
 
 
