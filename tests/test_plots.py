@@ -27,22 +27,17 @@ from mario_rl.reports.position_plot import ENDS
 from mario_rl.reports.recorded_runs import RecordedRun, read_run, read_runs
 from mario_rl.storage.files import write_json
 from mario_rl.storage.paths import RunPaths
-from mario_rl.storage.records import (
-    EPISODES,
-    EVALUATIONS,
-    TABLES,
-    UPDATES,
-    RecordLog,
-    Table,
-    read_records,
-)
+from mario_rl.storage.records import EPISODES, EVALUATIONS, TABLES, UPDATES, RecordLog, Table
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = ("torch", "cv2", "gym", "gymnasium", "nes_py", "gym_super_mario_bros")
 
 
-def row(table: Table, *values: Any) -> dict[str, Any]:
-    return dict(zip(table.columns, values, strict=True))
+def row_of(table: Table, *values: Any) -> dict[str, Any]:
+    """The values by column; those that older files lack may be left out."""
+    columns = list(table.columns)
+    assert len(columns) - len(table.added) <= len(values) <= len(columns)
+    return {**table.added, **dict(zip(columns, values, strict=False))}
 
 
 def write_run(
@@ -74,12 +69,12 @@ def write_run(
         stage = 1 + cleared if config.env.stage == "full" else 1
         episode_return = 0.0 if i % 2 else 10.0 * i
         log.append(
-            row(EPISODES, i, steps, steps / 3600, 0, 1 / i, episode_return, steps_per_episode,
-                100 * i, 1, stage, cleared, 0, 0, 300, "clear" if cleared else "death", 0)
+            row_of(EPISODES, i, steps, steps / 3600, 0, 1 / i, episode_return, steps_per_episode,
+                          100 * i, 1, stage, cleared, 0, 0, 300, "clear" if cleared else "death")
         )  # fmt: skip
         updates.append(
-            row(UPDATES, steps, 2 * i, i, steps / 3600, 0.5 / i, 0.1, 1.0, 1.0, 1 / i, 0.4, 1.0,
-                2.0, 1, 0, 0)
+            row_of(UPDATES, steps, 2 * i, i, steps / 3600, 0.5 / i, 0.1, 1.0, 1.0, 1 / i, 0.4, 1.0,
+                         2.0, 1, 0, 0)
         )  # fmt: skip
     log.close()
     updates.close()
@@ -89,9 +84,9 @@ def write_run(
     for i, cleared in enumerate(clears, 1):
         rate = cleared / 10
         log_evaluations.append(
-            row(EVALUATIONS, 1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate,
-                rate / 2, (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
-                int(cleared > best))
+            row_of(EVALUATIONS, 1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate, rate / 2,
+                             (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
+                             int(cleared > best))
         )  # fmt: skip
         best = max(best, cleared)
     log_evaluations.close()
@@ -340,8 +335,7 @@ def test_position_counts_stages_and_the_part_passed(tmp_path: Path) -> None:
     paths = write_run(tmp_path, "a", episodes=0, clears=(), stage="full")
     log = RecordLog(paths.episodes_csv, EPISODES)
     for i, (world, stage, x) in enumerate([(1, 1, 1700), (1, 2, 0), (2, 1, 340), (8, 4, 9000)]):
-        values = i, i, 0, 0, 0, 0, 1, x, world, stage, 0, 0, 0, 0, "death", 0
-        log.append(row(EPISODES, *values))
+        log.append(row_of(EPISODES, i, i, 0, 0, 0, 0, 1, x, world, stage, 0, 0, 0, 0, "death"))
     log.close()
     position = read_one(paths).episodes["position"]
     np.testing.assert_allclose(position, [0.5, 1, 4.1, 32])
@@ -389,8 +383,9 @@ def test_training_figure_shows_the_records(tmp_path: Path) -> None:
 def test_retries_are_shown_apart(tmp_path: Path) -> None:
     paths = write_run(tmp_path, "a")
     log = RecordLog(paths.episodes_csv, EPISODES, paths.episodes_csv.read_bytes())
-    values = 31, 3100, 1.0, 0, 0.1, 9999.0, 20, 9000, 1, 1, 0, 0, 0, 300, "death", 5
-    log.append(row(EPISODES, *values))
+    log.append(
+        row_of(EPISODES, 31, 3100, 1.0, 0, 0.1, 9999.0, 20, 9000, 1, 1, 0, 0, 0, 300, "death", 5)
+    )
     log.close()
     run = read_one(paths)
     assert (len(run.episodes), len(run.retries), run.total("episodes")) == (30, 1, 31)
@@ -495,14 +490,8 @@ def test_another_panel_is_one_entry(
     entropy = replace(panels.LOSS, title="Entropy", unit="nats", column="entropy")
     shown = panels.SINGLE_STAGE_PANELS + count * (entropy,)
     monkeypatch.setattr(plots, "SINGLE_STAGE_PANELS", shown)
-    paths = write_run(tmp_path, "a")
-    rows = read_records(paths.updates_csv, UPDATES).to_dict("records")
-    paths.updates_csv.unlink()
-    log = RecordLog(paths.updates_csv, UPDATES)
-    for values in rows:
-        log.append({**values, "entropy": 0.5})
-    log.close()
-    run = read_one(paths)
+    run = read_one(write_run(tmp_path, "a"))
+    run = replace(run, updates=run.updates.assign(entropy=0.5))
     figure = draw(run)
     assert_nothing_overlaps(figure)
     assert len(figure.axes) == 6 + count

@@ -215,14 +215,14 @@ def _without_lost_model(paths: RunPaths, progress: Progress) -> Progress:
 
 
 def _resumed_config(config: Config, given: dict[str, Any]) -> Config:
-    before, resumable = config.flat(), bound("machine")
-    for name, value in given.items():
-        if name not in resumable and value != before[name]:
+    changed, before = config.replaced(given), config.flat()
+    for name in given.keys() - set(bound("machine")):
+        if given[name] != before[name]:
             raise UserError(
-                f"{flag_of(name)} {value}: the run was started with {before[name]}, and a resumed "
-                "run keeps its settings; leave the flag out, or use continue_training.py"
+                f"{flag_of(name)} {given[name]}: the run was started with {before[name]}, and a "
+                "resumed run keeps its settings; leave the flag out, or use continue_training.py"
             )
-    return config.replaced({name: value for name, value in given.items() if name in resumable})
+    return changed
 
 
 def _place_replay(
