@@ -27,7 +27,15 @@ from mario_rl.reports.position_plot import ENDS
 from mario_rl.reports.recorded_runs import RecordedRun, read_run, read_runs
 from mario_rl.storage.files import write_json
 from mario_rl.storage.paths import RunPaths
-from mario_rl.storage.records import EPISODES, EVALUATIONS, TABLES, UPDATES, RecordLog, Table
+from mario_rl.storage.records import (
+    EPISODES,
+    EVALUATIONS,
+    TABLES,
+    UPDATES,
+    RecordLog,
+    Table,
+    read_records,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = ("torch", "cv2", "gym", "gymnasium", "nes_py", "gym_super_mario_bros")
@@ -70,11 +78,11 @@ def write_run(
         episode_return = 0.0 if i % 2 else 10.0 * i
         log.append(
             row_of(EPISODES, i, steps, steps / 3600, 0, 1 / i, episode_return, steps_per_episode,
-                          100 * i, 1, stage, cleared, 0, 0, 300, "clear" if cleared else "death")
+                   100 * i, 1, stage, cleared, 0, 0, 300, "clear" if cleared else "death")
         )  # fmt: skip
         updates.append(
             row_of(UPDATES, steps, 2 * i, i, steps / 3600, 0.5 / i, 0.1, 1.0, 1.0, 1 / i, 0.4, 1.0,
-                         2.0, 1, 0, 0)
+                   2.0, 1, 0, 0)
         )  # fmt: skip
     log.close()
     updates.close()
@@ -84,9 +92,9 @@ def write_run(
     for i, cleared in enumerate(clears, 1):
         rate = cleared / 10
         log_evaluations.append(
-            row_of(EVALUATIONS, 1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate, rate / 2,
-                             (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
-                             int(cleared > best))
+            row_of(EVALUATIONS, 1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate,
+                   rate / 2, (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
+                   int(cleared > best))
         )  # fmt: skip
         best = max(best, cleared)
     log_evaluations.close()
@@ -490,8 +498,14 @@ def test_another_panel_is_one_entry(
     entropy = replace(panels.LOSS, title="Entropy", unit="nats", column="entropy")
     shown = panels.SINGLE_STAGE_PANELS + count * (entropy,)
     monkeypatch.setattr(plots, "SINGLE_STAGE_PANELS", shown)
-    run = read_one(write_run(tmp_path, "a"))
-    run = replace(run, updates=run.updates.assign(entropy=0.5))
+    paths = write_run(tmp_path, "a")
+    rows = read_records(paths.updates_csv, UPDATES).to_dict("records")
+    paths.updates_csv.unlink()
+    log = RecordLog(paths.updates_csv, UPDATES)
+    for values in rows:
+        log.append({**values, "entropy": 0.5})
+    log.close()
+    run = read_one(paths)
     figure = draw(run)
     assert_nothing_overlaps(figure)
     assert len(figure.axes) == 6 + count
