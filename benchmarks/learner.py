@@ -193,8 +193,8 @@ def curves(path: Path) -> None:
     torch.set_num_threads(1)
     config = Config().replaced(
         {
-            "action_set": "right", "num_envs": 4, "batch_size": 16, "learning_starts": 64, "replay_capacity": 2000,
-            "replay_ratio": 4.0, "target_period": 100, "learning_rate": 5e-4, "eps_decay": 1000,
+            "action_set": "right", "num_envs": 4, "batch_size": 16, "learning_starts": 64,
+            "replay_capacity": 2000, "replay_ratio": 4.0, "target_period": 100, "learning_rate": 5e-4, "eps_decay": 1000,
             "importance_steps": 1000, "network_width": 1.0, "num_quantiles": 1,
             "n_step": 3, "reward_scale": 1.0,
             "lr_decay": 0, "eps_ladder": 0.0, "hold_actions": False,

@@ -78,11 +78,11 @@ def write_run(
         episode_return = 0.0 if i % 2 else 10.0 * i
         log.append(
             row_of(EPISODES, i, steps, steps / 3600, 0, 1 / i, episode_return, steps_per_episode,
-                   100 * i, 1, stage, cleared, 0, 0, 300, "clear" if cleared else "death")
+                          100 * i, 1, stage, cleared, 0, 0, 300, "clear" if cleared else "death")
         )  # fmt: skip
         updates.append(
             row_of(UPDATES, steps, 2 * i, i, steps / 3600, 0.5 / i, 0.1, 1.0, 1.0, 1 / i, 0.4, 1.0,
-                   2.0, 1, 0, 0)
+                         2.0, 1, 0, 0)
         )  # fmt: skip
     log.close()
     updates.close()
@@ -94,7 +94,7 @@ def write_run(
         log_evaluations.append(
             row_of(EVALUATIONS, 1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate,
                    rate / 2, (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
-                   int(cleared > best))
+                             int(cleared > best))
         )  # fmt: skip
         best = max(best, cleared)
     log_evaluations.close()

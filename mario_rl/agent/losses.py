@@ -1,4 +1,4 @@
-"""Losses of the TD errors: functions with the signature of `Loss`, by their names in the registry."""
+"""Losses of the TD errors: functions as `Loss` describes them, named in `registry.LOSSES`."""
 
 from typing import Protocol
 
