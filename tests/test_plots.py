@@ -27,7 +27,15 @@ from mario_rl.reports.position_plot import ENDS
 from mario_rl.reports.recorded_runs import RecordedRun, read_run, read_runs
 from mario_rl.storage.files import write_json
 from mario_rl.storage.paths import RunPaths
-from mario_rl.storage.records import EPISODES, EVALUATIONS, TABLES, UPDATES, RecordLog, Table
+from mario_rl.storage.records import (
+    EPISODES,
+    EVALUATIONS,
+    TABLES,
+    UPDATES,
+    RecordLog,
+    Table,
+    read_records,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = ("torch", "cv2", "gym", "gymnasium", "nes_py", "gym_super_mario_bros")
@@ -490,8 +498,14 @@ def test_another_panel_is_one_entry(
     entropy = replace(panels.LOSS, title="Entropy", unit="nats", column="entropy")
     shown = panels.SINGLE_STAGE_PANELS + count * (entropy,)
     monkeypatch.setattr(plots, "SINGLE_STAGE_PANELS", shown)
-    run = read_one(write_run(tmp_path, "a"))
-    run = replace(run, updates=run.updates.assign(entropy=0.5))
+    paths = write_run(tmp_path, "a")
+    rows = read_records(paths.updates_csv, UPDATES).to_dict("records")
+    paths.updates_csv.unlink()
+    log = RecordLog(paths.updates_csv, UPDATES)
+    for values in rows:
+        log.append({**values, "entropy": 0.5})
+    log.close()
+    run = read_one(paths)
     figure = draw(run)
     assert_nothing_overlaps(figure)
     assert len(figure.axes) == 6 + count
