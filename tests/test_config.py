@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ITEMS = {item.name: item for _, item in settings()}
 # Those of which a part is chosen, but there is only one as yet, have no flag.
 FLAGS = [name for name, item in ITEMS.items() if len(choices_of(item)) != 1]
-SLOW = {"torch", "cv2", "gym", "gymnasium", "nes_py", "gym_super_mario_bros", "pandas"}
+SLOW = {"torch", "cv2", "gym", "nes_py", "gym_super_mario_bros", "pandas"}
 
 
 def print_help(*options: str) -> subprocess.CompletedProcess[str]:
