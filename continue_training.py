@@ -4,8 +4,10 @@ The new run keeps the model's settings, but for epsilon, which starts at 0.1 or 
 rate, which stays where the model's had come to, and for those given here.
 """
 
+from functools import partial
 from pathlib import Path
 
+from mario_rl.agent.shipped import model_file
 from mario_rl.cli import (
     Parser,
     add_config_flags,
@@ -25,7 +27,12 @@ def main() -> None:
         help="number of the new iteration; models of earlier ones are candidates "
         "(default: one more than the chosen model's)",
     )
-    add("--model-path", type=Path, help="start from this file instead of the best model")
+    add(
+        "--model-path",
+        type=model_file,
+        help="start from this file, or from the shipped model of this name, instead of the best "
+        "model of the earlier runs",
+    )
     add("--run-name", help="of the new run (default: the model's run with -iterN)")
     add("--reset-optimizer", action="store_true", help="start Adam's averages afresh")
     add("--start", action="store_true", help="train at once instead of printing the command")
@@ -54,5 +61,7 @@ def main() -> None:
             print(f"train it with:\n{resume_command(paths)}")
 
 
+command = partial(run_script, main)
+
 if __name__ == "__main__":
-    run_script(main)
+    command()

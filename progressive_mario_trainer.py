@@ -1,5 +1,7 @@
 """Train an agent on Super Mario Bros., or resume a run."""
 
+from functools import partial
+
 from mario_rl.cli import Parser, add_config_flags, ending_at_ctrl_c, given_settings, run_script
 
 
@@ -23,5 +25,7 @@ def main() -> None:
         train(RunPaths(args.output_dir, args.run_name), given_settings(args), args.resume)
 
 
+command = partial(run_script, main)
+
 if __name__ == "__main__":
-    run_script(main)
+    command()
