@@ -71,5 +71,7 @@ def main() -> None:
         plots.show(draw)
 
 
+command = partial(run_script, main)
+
 if __name__ == "__main__":
-    run_script(main)
+    command()

@@ -4,8 +4,10 @@ The new run keeps the model's settings, with three exceptions: epsilon starts at
 learning rate stays where it was when the model was saved, and flags given here come first.
 """
 
+from functools import partial
 from pathlib import Path
 
+from mario_rl.agent.shipped import model_file
 from mario_rl.cli import (
     Parser,
     add_config_flags,
@@ -26,7 +28,12 @@ def main() -> None:
         help="number of the new iteration; models of earlier ones are candidates "
         "(default: one more than the chosen model's)",
     )
-    add("--model-path", type=Path, help="start from this file instead of the best model")
+    add(
+        "--model-path",
+        type=model_file,
+        help="start from this file, or from the shipped model of this name, instead of the best "
+        "model of the earlier runs",
+    )
     add("--run-name", help="of the new run (default: the model's run with -iterN)")
     add("--reset-optimizer", action="store_true", help="do not take over the state of Adam")
     add("--start", action="store_true", help="train at once instead of printing the command")
@@ -55,5 +62,7 @@ def main() -> None:
             say(f"train it with:\n{resume_command(paths)}")
 
 
+command = partial(run_script, main)
+
 if __name__ == "__main__":
-    run_script(main)
+    command()

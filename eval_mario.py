@@ -2,8 +2,10 @@
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
+from mario_rl.agent.shipped import model_file
 from mario_rl.cli import Parser, ending_at_ctrl_c, number, run_script
 from mario_rl.config import EVALUATION_EPSILON, FULL_GAME, MAX_NOOP_FRAMES, STAGES
 from mario_rl.console import note, say
@@ -16,7 +18,12 @@ WATCH = {"episodes": 1, "epsilon": 0.0, "noops": 0}
 def main() -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--model-path", required=True, type=Path, help="a file from models/")
+    add(
+        "--model-path",
+        required=True,
+        type=model_file,
+        help="a file from models/, or the name of a shipped model, such as 1-1",
+    )
     add("--render", action="store_true", help="show the game in a window (Q closes it)")
     add("--record", action="store_true", help="write every frame to an MP4 in videos/")
     add("--plot", action="store_true", help="draw x and y over time into a PNG in videos/")
@@ -50,5 +57,7 @@ def main() -> None:
         say(json.dumps(report, indent=2))
 
 
+command = partial(run_script, main)
+
 if __name__ == "__main__":
-    run_script(main)
+    command()

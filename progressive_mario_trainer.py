@@ -1,5 +1,7 @@
 """Train an agent on Super Mario Bros., or resume a run."""
 
+from functools import partial
+
 from mario_rl.cli import Parser, add_config_flags, ending_at_ctrl_c, given_settings, run_script
 from mario_rl.console import say
 
@@ -25,5 +27,7 @@ def main() -> None:
         train(paths, given_settings(args), args.resume, say)
 
 
+command = partial(run_script, main)
+
 if __name__ == "__main__":
-    run_script(main)
+    command()

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Draw the course of a training run: return, progress, clear rate, loss and exploration."""
 
+from functools import partial
+
 from mario_rl.cli import Parser, run_script
 from mario_rl.storage.paths import RunPaths
 
@@ -44,5 +46,7 @@ def main() -> None:
         plots.show(draw)
 
 
+command = partial(run_script, main)
+
 if __name__ == "__main__":
-    run_script(main)
+    command()

@@ -1,7 +1,7 @@
 """Train a variant of the agent: another view, reward and exploration, without touching the package.
 
-    python examples/train_variant.py variant
-    python examples/train_variant.py variant --resume
+python examples/train_variant.py variant
+python examples/train_variant.py variant --resume
 """
 
 import sys

@@ -27,13 +27,19 @@ if TYPE_CHECKING:
     from mario_rl.games.gymnasium_env import SuperMarioBros
     from mario_rl.reports.recorded_runs import RecordedRun
 
+__version__ = "1.0.0"
+
 __all__ = [
     "Policy", "RecordedRun", "SuperMarioBros", "UserError", "load", "make_env", "read_run", "train",
 ]  # fmt: skip
 
+# The names are those of gym-super-mario-bros, which registers its own where it uses Gymnasium:
+# of two packages that are imported, the last has the names.
 for _stage in (FULL_GAME, *STAGES):
+    _name = "SuperMarioBros-v0" if _stage == FULL_GAME else f"SuperMarioBros-{_stage}-v0"
+    gymnasium.registry.pop(_name, None)
     gymnasium.register(
-        id="SuperMarioBros-v0" if _stage == FULL_GAME else f"SuperMarioBros-{_stage}-v0",
+        _name,
         entry_point="mario_rl.games.gymnasium_env:SuperMarioBros",
         kwargs={"stage": _stage},
     )

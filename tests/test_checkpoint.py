@@ -1,5 +1,6 @@
 """Checkpoints and models on disk: incremental, complete, and safe to load."""
 
+import os
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -48,6 +49,13 @@ def save_some(store, ring, counts):
     for count in counts:
         ring.written += count
         store.save({"written": ring.written, "array": np.arange(3)}, ring.rows, ring.frames_of)
+
+
+def python(script):
+    """Run a script in another process, which imports what this one does."""
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, env=os.environ | path, capture_output=True, text=True)
 
 
 def test_every_kept_checkpoint_holds_the_whole_replay(tmp_path):
@@ -126,8 +134,7 @@ def test_newer_version_is_refused_and_left_alone(tmp_path):
 def test_full_disk_leaves_the_older_checkpoints(tmp_path):
     """Run in a process of its own whose files may not grow beyond 20 kB."""
     script = f"""
-import resource, signal, sys
-sys.path[:0] = {sys.path[:3]!r}
+import resource, signal
 from pathlib import Path
 from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.errors import UserError
@@ -141,7 +148,7 @@ try:
 except UserError as error:
     print(error)
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    result = python(script)
     assert "cannot save a checkpoint" in result.stdout and not result.stderr
     assert CheckpointStore(tmp_path).load(dict).state["written"] == 4
     assert not list(tmp_path.glob("*.tmp"))
@@ -201,7 +208,6 @@ def test_run_names_that_could_lead_elsewhere_are_refused(tmp_path, name):
 def test_a_run_can_be_locked_once(tmp_path):
     paths = RunPaths(tmp_path, "run")
     script = (
-        f"import sys; sys.path.insert(0, {sys.path[0]!r})\n"
         f"from mario_rl.storage.paths import RunPaths\n"
         f"from mario_rl.errors import UserError\n"
         f"try:\n  with RunPaths({str(tmp_path)!r}, 'run').lock(): print('locked')\n"
@@ -209,8 +215,7 @@ def test_a_run_can_be_locked_once(tmp_path):
     )
 
     def lock_elsewhere():
-        command = [sys.executable, "-c", script]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return python(script).stdout
 
     with paths.lock():
         assert "is being trained by another process" in lock_elsewhere()

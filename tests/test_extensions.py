@@ -12,6 +12,8 @@ import torch
 from boltzmann_exploration import Boltzmann
 from coin_reward import CoinsToo
 from edges_view import Edges
+from mario_rl.games.interface import IDLE, NOOP, RESET, RETRY
+from mario_rl.games.serial import SerialGames
 from mean_loss import squared_mean
 from munchausen_learner import MUNCHAUSEN, TEMPERATURE, munchausen_dqn, munchausen_target
 from scripts import ROOT
@@ -22,9 +24,7 @@ import mario_rl
 from mario_rl import registry
 from mario_rl.agent.dqn import TensorBatch
 from mario_rl.config import Config, EnvConfig, ExplorationConfig
-from mario_rl.games.interface import IDLE, NOOP, RESET, RETRY
 from mario_rl.games.mario_game import MarioGame
-from mario_rl.games.serial import SerialGames
 
 SMALL = {
     "stage": "1-1", "num_envs": 2, "batch_size": 16, "learning_starts": 40, "replay_ratio": 2.0,
@@ -140,7 +140,10 @@ def test_munchausen_target_by_hand():
     value = sum(shares[a] * (following[a] - later[a]) for a in (0, 1))
     expected = 1.0 + MUNCHAUSEN * max(log_policy(now)[0], -1.0) + 0.9 * value
 
-    answers = {0: torch.tensor(now)[None, :, None].expand(1, 2, 2), 1: torch.tensor(following)[None]}
+    answers = {
+        0: torch.tensor(now)[None, :, None].expand(1, 2, 2),
+        1: torch.tensor(following)[None],
+    }
     batch = TensorBatch(
         obs=0, actions=torch.tensor([0]), returns=torch.tensor([1.0]),
         discounts=torch.tensor([0.9]), next_obs=1, is_weights=torch.ones(1),
@@ -204,9 +207,7 @@ def test_the_script_trains_a_variant_in_worker_processes(tmp_path):
     config = Config.from_dict(
         {
             key: value
-            for key, value in pd.read_json(
-                tmp_path / "stats/v/config.json", typ="series"
-            ).items()
+            for key, value in pd.read_json(tmp_path / "stats/v/config.json", typ="series").items()
             if key == "run"
         }
     )

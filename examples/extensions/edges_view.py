@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-
 from mario_rl.games.memory import Memory
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mario_rl.agent.saved_model import SavedModel
+from mario_rl.agent.shipped import model_file
 from mario_rl.config import Config
 from mario_rl.evaluation.figures import Evaluation
 from mario_rl.games.actions import action_names
@@ -61,4 +62,4 @@ def load(path: str | Path) -> Policy:
     Raises:
         UserError: if there is no such model, or the file is damaged.
     """
-    return Policy(SavedModel.load(Path(path)))
+    return Policy(SavedModel.load(model_file(str(path))))

@@ -106,7 +106,8 @@ def _draw_clear_rate(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd
     panel.errorbar(
         steps,
         values,
-        yerr=(values - low, high - values),
+        # Lists: of a series or an array with one row, older pandas and numpy warn.
+        yerr=((values - low).tolist(), (high - values).tolist()),
         color=BLUE,
         ecolor=PALE_BLUE,
         elinewidth=3,

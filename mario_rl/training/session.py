@@ -27,6 +27,9 @@ from mario_rl.training.evaluator import Evaluator
 from mario_rl.training.state import Progress
 from mario_rl.training.trainer import Trainer
 
+# Those of pyproject.toml that train.
+_INSTALLED_COMMANDS = ("mario-train", "mario-continue")
+
 
 class Session:
     """One process's share of a run."""
@@ -199,19 +202,28 @@ class Session:
 
 
 def resume_command(paths: RunPaths) -> str:
-    """The command line that goes on with a run, as it works in the current directory."""
-    script = Path(__file__).parents[2] / "progressive_mario_trainer.py"
-    words = [_python(), _relative(script), "--run-name", paths.run_name, "--resume"]
+    """The command line that goes on with a run, as it works in the current directory.
+
+    It starts the trainer in the way that this process was started: by the installed command, which
+    lies beside the others, or else by the script.
+    """
+    started = Path(sys.argv[0])
+    if started.name in _INSTALLED_COMMANDS:
+        words = [_shortest("mario-train", started.with_name("mario-train"))]
+    else:
+        script = Path(__file__).parents[2] / "progressive_mario_trainer.py"
+        words = [_shortest("python", Path(sys.executable)), _relative(script)]
+    words += ["--run-name", paths.run_name, "--resume"]
     if paths.output_dir.resolve() != Path.cwd():
         words += ["--output-dir", str(paths.output_dir)]
     return shlex.join(words)
 
 
-def _python() -> str:
-    """The interpreter as a short name if that finds the same one."""
-    found = shutil.which("python")
-    same = found is not None and Path(found).absolute() == Path(sys.executable).absolute()
-    return "python" if same else _relative(Path(sys.executable))
+def _shortest(name: str, program: Path) -> str:
+    """The name, if that finds the same program, or else its path."""
+    found = shutil.which(name)
+    same = found is not None and Path(found).absolute() == program.absolute()
+    return name if same else _relative(program)
 
 
 def _relative(path: Path) -> str:
