@@ -68,7 +68,7 @@ class PlainLearner(DQN):
 
     def __init__(self, network: DuelingNetwork, config: LearnerConfig) -> None:
         super().__init__(network, config)
-        plain = PlainNetwork(network.advantage[2].out_features)
+        plain = PlainNetwork(network.num_actions)
         plain.load_state_dict(network.state_dict())
         self._plain_online, self._plain_target = plain, copy.deepcopy(plain)
         self._adam = torch.optim.Adam(plain.parameters(), lr=config.learning_rate, eps=1.5e-4)
@@ -183,8 +183,8 @@ def curves(path: Path) -> None:
     """Train on the corridor of the tests: 3 seeds with each learner; a plot and a table."""
     import matplotlib.pyplot as plt
     import pandas as pd
-    from mario_rl.games.serial import SerialGames
 
+    from mario_rl.games.serial import SerialGames
     from mario_rl.storage.paths import RunPaths
     from mario_rl.storage.recorder import Recorder
     from mario_rl.training.assembly import build_trainer
@@ -194,7 +194,8 @@ def curves(path: Path) -> None:
     config = Config().replaced(
         {
             "action_set": "right", "num_envs": 4, "batch_size": 16, "learning_starts": 64,
-            "replay_capacity": 2000, "replay_ratio": 4.0, "target_period": 100, "learning_rate": 5e-4, "eps_decay": 1000,
+            "replay_capacity": 2000, "replay_ratio": 4.0, "target_period": 100,
+            "learning_rate": 5e-4, "eps_decay": 1000,
             "importance_steps": 1000, "network_width": 1.0, "num_quantiles": 1,
             "n_step": 3, "reward_scale": 1.0,
             "lr_decay": 0, "eps_ladder": 0.0, "hold_actions": False,

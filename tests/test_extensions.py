@@ -12,8 +12,6 @@ import torch
 from boltzmann_exploration import Boltzmann
 from coin_reward import CoinsToo
 from edges_view import Edges
-from mario_rl.games.interface import IDLE, NOOP, RESET, RETRY
-from mario_rl.games.serial import SerialGames
 from mean_loss import squared_mean
 from munchausen_learner import MUNCHAUSEN, TEMPERATURE, munchausen_dqn, munchausen_target
 from scripts import ROOT
@@ -24,7 +22,9 @@ import mario_rl
 from mario_rl import registry
 from mario_rl.agent.dqn import TensorBatch
 from mario_rl.config import Config, EnvConfig, ExplorationConfig
+from mario_rl.games.interface import IDLE, NOOP, RESET, RETRY
 from mario_rl.games.mario_game import MarioGame
+from mario_rl.games.serial import SerialGames
 
 SMALL = {
     "stage": "1-1", "num_envs": 2, "batch_size": 16, "learning_starts": 40, "replay_ratio": 2.0,

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from games import Corridor
-from mario_rl.games.serial import SerialGames
 from scripts import ROOT, call
 
 from mario_rl.agent.dqn import DQN
 from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.config import Config
 from mario_rl.errors import UserError
+from mario_rl.games.serial import SerialGames
 from mario_rl.registry import LEARNERS
 from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.paths import RunPaths

@@ -15,14 +15,14 @@ import pandas as pd
 import pytest
 import torch
 from games import Corridor
-from mario_rl.games.interface import CLEAR, DEATH
-from mario_rl.games.serial import SerialGames
 
 from mario_rl.agent.dqn import DQN
 from mario_rl.agent.saved_model import Lineage
 from mario_rl.config import Config
 from mario_rl.errors import UserError
 from mario_rl.evaluation.figures import Evaluation
+from mario_rl.games.interface import CLEAR, DEATH
+from mario_rl.games.serial import SerialGames
 from mario_rl.games.workers import WorkerGames
 from mario_rl.registry import BACKENDS, LEARNERS
 from mario_rl.storage.checkpoint import CheckpointStore

@@ -1,8 +1,7 @@
 """A reward: coins and points beside progress."""
 
-from mario_rl.games.rewards import Decision, Progress
-
 from mario_rl.config import EnvConfig
+from mario_rl.games.rewards import Decision, Progress
 
 
 class CoinsToo:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-from mario_rl.games.interface import IDLE, RECORD_DTYPE, Position, advance, execute, replay
 
 from mario_rl.config import FRAME_SHAPE, EnvConfig
+from mario_rl.games.interface import IDLE, RECORD_DTYPE, Position, advance, execute, replay
 from mario_rl.games.mario_game import MarioGame
 
 

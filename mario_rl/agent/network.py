@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from mario_rl.config import FRAME_SHAPE, STACK, Config
-from mario_rl.games.mario_game import action_names
+from mario_rl.games.actions import action_names
 
 _FIRST_STRIDE = 4
 
@@ -35,6 +35,7 @@ class DuelingNetwork(nn.Module):
             num_quantiles: quantile i of K, i = 0 to K - 1, is that of the level (i + 0.5) / K.
         """
         super().__init__()
+        self.num_actions = num_actions
         self._trunk_dtype = trunk_dtype
         first, second, hidden = (max(1, round(width * number)) for number in (32, 64, 512))
         self.trunk = nn.Sequential(

@@ -3,22 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from mario_rl.config import FULL_GAME
-
-
-class Played(Protocol):
-    """What is counted of an episode."""
-
-    episode_return: float
-    max_x: int
-    world: int
-    stage: int
-    stages_cleared: int
-    game_score: int
+from mario_rl.games.interface import Episode
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,7 @@ class Evaluation:
 
 
 def summarize(
-    played: Sequence[Played], *, env_steps: int, updates: int, episodes: int, hours: float
+    played: Sequence[Episode], *, env_steps: int, updates: int, episodes: int, hours: float
 ) -> Evaluation:
     """The figures of one or more episodes of a policy that was trained for so long."""
     clears = sum(result.stages_cleared > 0 for result in played)
@@ -120,7 +110,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
 
 
-def most_stages_cleared(played: Sequence[Played]) -> float:
+def most_stages_cleared(played: Sequence[Episode]) -> float:
     """How many stages a game the policy may clear, by 95 % confidence intervals.
 
     The sum over k of the upper end of the interval of the share of games that clear at least k

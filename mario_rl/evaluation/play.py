@@ -1,4 +1,4 @@
-"""How well a policy plays: episodes with a fixed policy, and what they amount to.
+"""Episodes of a fixed policy.
 
 The protocol: greedy play with epsilon 0.01, each episode starting after a uniformly drawn 0 to 30
 no-op frames (Mnih et al. 2015) at the true start. The game itself is deterministic, so without
@@ -7,73 +7,70 @@ that its result does not depend on which environment plays it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from mario_rl.config import EVALUATION_EPSILON, FRAME_SHAPE, MAX_NOOP_FRAMES, STACK
-from mario_rl.games.mario_game import FRAME_SKIP, OUTCOMES
-from mario_rl.games.workers import IDLE, NOOP, RESET, Envs, Position
+from mario_rl.config import EVALUATION_EPSILON, MAX_NOOP_FRAMES, STACK
+from mario_rl.games.episode_start import EpisodeStarts
+from mario_rl.games.interface import IDLE, RUNNING, Episode, Games, Position
+from mario_rl.replay.frame_ring import FrameRing
 
 
-@dataclass
-class EpisodeResult:
-    """One episode of a fixed policy."""
+@dataclass(frozen=True)
+class PlayedEpisode:
+    """One episode of a fixed policy, with its course."""
 
+    episode: Episode
     position: Position  # its no-op frames and actions, from which it can be played again
-    episode_return: float = 0.0
-    max_x: int = 0
-    world: int = 0
-    stage: int = 0
-    stages_cleared: int = 0
-    game_score: int = 0
-    coins: int = 0
-    time_left: int = 0
-    outcome: str = "running"
-    x: list[int] = field(default_factory=list)  # after each decision, pixels
-    y: list[int] = field(default_factory=list)
-
-    def observe(self, record: np.ndarray) -> None:
-        """Take in the record (RECORD_DTYPE) of one decision."""
-        self.episode_return += float(record["reward"])
-        for name in ("max_x", "world", "stage", "stages_cleared", "game_score", "coins",
-                     "time_left"):  # fmt: skip
-            setattr(self, name, int(record[name]))
-        self.outcome = OUTCOMES[record["outcome"]]
-        self.x.append(int(record["x"]))
-        self.y.append(int(record["y"]))
+    x: list[int]  # after each decision, pixels
+    y: list[int]
 
     def is_over(self, max_steps: int | None) -> bool:
-        """Whether the game has ended, or is cut off after so many decisions."""
-        return self.outcome != "running" or len(self.x) == max_steps
+        """Whether the game has ended, or was cut off after so many decisions."""
+        return self.episode.outcome != "running" or self.episode.length_steps == max_steps
 
 
-@dataclass
 class _Player:
     """An episode that is being played."""
 
-    number: int
-    result: EpisodeResult
-    rng: np.random.Generator
-    noops_left: int  # emulated frames before the first decision
+    def __init__(self, seed: int, number: int, max_noop_frames: int) -> None:
+        self.number = number
+        self._rng = np.random.default_rng([seed, number])
+        self.position = Position(int(self._rng.integers(max_noop_frames + 1)), [])
+        self._records: list[np.void] = []  # RECORD_DTYPE
 
+    def decide(self, q_values: np.ndarray, epsilon: float) -> int:
+        """An epsilon-greedy action, given float32 [num_actions]."""
+        explores = self._rng.random() < epsilon
+        random_action = self._rng.integers(len(q_values))
+        action = int(random_action if explores else q_values.argmax())
+        self.position.actions.append(action)
+        return action
 
-class FrameStacks:
-    """The observations of N games, uint8 [N, 4, 84, 84], oldest frame first."""
+    def observe(self, record: np.void) -> None:
+        """Take in the record of a decision."""
+        self._records.append(record)
 
-    def __init__(self, num_envs: int) -> None:
-        self.obs = np.zeros((num_envs, STACK, *FRAME_SHAPE), dtype=np.uint8)
+    @property
+    def has_played(self) -> bool:
+        return bool(self._records)
 
-    def append(self, frames: np.ndarray, is_first: np.ndarray) -> None:
-        """Add frames, uint8 [N, 84, 84]; where an episode begins, its first fills the stack."""
-        self.obs[:, :-1] = self.obs[:, 1:]
-        self.obs[:, -1] = frames
-        self.obs[is_first] = frames[is_first][:, None]
+    def so_far(self) -> PlayedEpisode:
+        """What has come of it."""
+        episode_return = sum(float(record["reward"]) for record in self._records)
+        return PlayedEpisode(
+            Episode.of(self._records[-1], episode_return, len(self._records)),
+            self.position,
+            x=[int(record["x"]) for record in self._records],
+            y=[int(record["y"]) for record in self._records],
+        )
 
 
 def play_episodes(
-    q_values: Callable[[np.ndarray], np.ndarray],
-    envs: Envs,
+    q_values: Callable[[np.ndarray | torch.Tensor], np.ndarray],
+    games: Games,
     episodes: int,
     seed: int,
     *,
@@ -81,59 +78,57 @@ def play_episodes(
     max_noop_frames: int = MAX_NOOP_FRAMES,
     max_steps: int | None = None,
     first_episode: int = 0,
-    on_end: Callable[[int, EpisodeResult], None] = lambda number, result: None,
+    on_end: Callable[[int, PlayedEpisode], None] = lambda number, played: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> list[EpisodeResult]:
-    """Play episodes, as many at a time as there are environments.
+) -> list[PlayedEpisode]:
+    """Play episodes, as many at a time as there are games.
 
     Args:
         q_values: float32 [N, num_actions] of observations, uint8 [N, 4, 84, 84].
         max_steps: cut an episode off after so many decisions; its outcome stays "running".
         first_episode: the number of the first: its random generator is that of `seed` and this.
-        on_end: told of each episode, by its number, when it ends or is left unfinished, but for
-            those without a decision.
+        on_end: told of each episode, by its number, when it ends or is left unfinished.
 
     Returns:
-        The results in the order of the episodes' numbers. If `should_stop` ends it early these are
-        the episodes begun by then, the unfinished with the outcome "running".
+        The episodes in the order of their numbers. If `should_stop` ends it early these are those
+        in which a decision was made by then, the unfinished with the outcome "running".
     """
-    results: list[EpisodeResult] = []
-    players: list[_Player | None] = [None] * envs.num_envs
-    stacks = FrameStacks(envs.num_envs)
-    commands = np.full(envs.num_envs, IDLE)
-    arguments = np.zeros(envs.num_envs, dtype=np.int32)
+    played: dict[int, PlayedEpisode] = {}
+    players: dict[int, _Player] = {}  # by the number of the game
+    begun = 0
+    starts = EpisodeStarts(games.num_envs)
+    ring = FrameRing(STACK, games.num_envs)
+
+    def end(player: _Player) -> None:
+        played[player.number] = player.so_far()
+        on_end(player.number, played[player.number])
+
     while not should_stop():
-        q = q_values(stacks.obs)
-        for i, player in enumerate(players):
-            commands[i] = IDLE
-            if player is None and len(results) < episodes:
-                number = first_episode + len(results)
-                rng = np.random.default_rng([seed, number])
-                noop_frames = int(rng.integers(max_noop_frames + 1))
-                results.append(EpisodeResult(Position(noop_frames, [])))
-                players[i] = _Player(number, results[-1], rng, noop_frames)
-                commands[i] = RESET
-            elif player is not None and player.noops_left > 0:
-                commands[i], arguments[i] = NOOP, min(player.noops_left, FRAME_SKIP)
-                player.noops_left -= int(arguments[i])
-            elif player is not None:
-                explore = player.rng.random() < epsilon
-                random_action = player.rng.integers(q.shape[1])
-                commands[i] = random_action if explore else q[i].argmax()
-                player.result.position.actions.append(int(commands[i]))
+        commands = np.full(games.num_envs, IDLE)
+        deciding = [i for i in sorted(players) if starts.noops_left[i] == 0]
+        if deciding:
+            q = q_values(ring.stacks(ring.newest_slots()))
+            for i in deciding:
+                commands[i] = players[i].decide(q[i], epsilon)
+        resets = np.zeros(games.num_envs, dtype=np.bool_)
+        noop_frames = np.zeros(games.num_envs, dtype=np.int64)
+        for i in range(games.num_envs):
+            if i not in players and begun < episodes:
+                players[i] = _Player(seed, first_episode + begun, max_noop_frames)
+                resets[i], noop_frames[i] = True, players[i].position.noop_frames
+                begun += 1
+        step_frames = starts.command(commands, resets, noop_frames)
         if (commands == IDLE).all():
-            return results
-        envs.step_async(commands, arguments)
-        frames, records = envs.step_wait()
-        stacks.append(frames, (commands == RESET) | (commands == NOOP))
-        for i in np.flatnonzero(commands >= 0):
-            player = players[i]
-            assert player is not None
-            player.result.observe(records[i])
-            if player.result.is_over(max_steps):
-                players[i] = None
-                on_end(player.number, player.result)
-    for player in players:
-        if player is not None and player.result.x:
-            on_end(player.number, player.result)
-    return results
+            break
+        games.step_async(commands, step_frames)
+        frames, records = games.step_wait()
+        ring.append(frames, commands < 0)
+        for i in deciding:
+            players[i].observe(records[i])
+            ended = records[i]["outcome"] != RUNNING
+            if ended or len(players[i].position.actions) == max_steps:
+                end(players.pop(i))
+    for _, player in sorted(players.items()):
+        if player.has_played:
+            end(player)
+    return [played[number] for number in sorted(played)]

@@ -18,8 +18,9 @@ from mario_rl.evaluation.play import PlayedEpisode, play_episodes
 from mario_rl.games.interface import Games
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.games.serial import SerialGames
+from mario_rl.games.window import Window
 from mario_rl.reports.position_plot import save_position_plot
-from mario_rl.reports.video import VideoWriter, Window
+from mario_rl.reports.video import VideoWriter
 from mario_rl.training.assembly import build_games
 
 _GAMES_AT_A_TIME = 8

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mario_rl.evaluation.play import EpisodeResult
-from mario_rl.games.mario_game import FRAME_SKIP, FRAMES_PER_SECOND
+from mario_rl.evaluation.play import PlayedEpisode
+from mario_rl.games.interface import FRAME_SKIP, FRAMES_PER_SECOND
 from mario_rl.reports.style import BLUE, GREEN, GREY, PURPLE, VERMILION
 from mario_rl.storage.files import atomic_write
 
@@ -30,11 +30,11 @@ ENDS = {  # by the outcome of the episode
 }
 
 
-def save_position_plot(path: Path, results: list[EpisodeResult], title: str) -> None:
+def save_position_plot(path: Path, results: list[PlayedEpisode], title: str) -> None:
     """Write a PNG with x over time above y over time, and how each episode ended.
 
     Args:
-        results: one or more episodes of one decision or more.
+        results: at least one.
 
     Raises:
         OSError: if the file cannot be written.
@@ -45,7 +45,7 @@ def save_position_plot(path: Path, results: list[EpisodeResult], title: str) -> 
     seen: set[End] = set()  # the legend has each once
     for result in results:
         seconds = (np.arange(len(result.x)) + 1) * FRAME_SKIP / FRAMES_PER_SECOND
-        end = ENDS[result.outcome]
+        end = ENDS[result.episode.outcome]
         for axes, values in ((x_axes, result.x), (y_axes, result.y)):
             axes.plot(seconds, values, color=BLUE, linewidth=1.2, alpha=alpha)
         # At the last position: after a death or at a flag it is not the furthest one.

@@ -26,7 +26,7 @@ def from_plain(kind: Any, value: Any) -> Any:
     if origin in (Union, types.UnionType):
         (kind,) = (argument for argument in arguments if argument is not type(None))
         return None if value is None else from_plain(kind, value)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         if hasattr(kind, "from_dict"):
             return kind.from_dict(value)
         hints = get_type_hints(kind)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from mario_rl.evaluation.figures import Evaluation, most_stages_cleared, summarize
-from mario_rl.evaluation.play import PlayedEpisode, play_episodes
-from mario_rl.games.interface import Games
+from mario_rl.evaluation.play import play_episodes
+from mario_rl.games.interface import Episode, Games
 from mario_rl.storage.records import EVALUATIONS
 from mario_rl.training.trainer import Trainer
 
@@ -75,11 +75,11 @@ class Evaluator:
         trainer.recorder.record(EVALUATIONS, {**asdict(evaluation), "is_best": is_best})
         return evaluation
 
-    def _play(self, games: Games, should_stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
+    def _play(self, games: Games, should_stop: Callable[[], bool]) -> list[Episode] | None:
         config = self._trainer.config
 
-        def play(episodes: int, first_episode: int) -> list[PlayedEpisode]:
-            return play_episodes(
+        def play(episodes: int, first_episode: int) -> list[Episode]:
+            played = play_episodes(
                 self._trainer.learner.average_net.q_values,
                 games,
                 episodes,
@@ -87,6 +87,7 @@ class Evaluator:
                 first_episode=first_episode,
                 should_stop=should_stop,
             )
+            return [one.episode for one in played]
 
         episodes = config.evaluation.eval_episodes
         played = play(episodes, 0)

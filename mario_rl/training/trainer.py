@@ -209,7 +209,7 @@ class Trainer:
             hours=self.hours,
             recent_returns=list(self.recent_returns),
             metrics=self.update_log.metrics,
-            sample_rng=self._sample_rng.bit_generator.state,
+            sample_rng=dict(self._sample_rng.bit_generator.state),
             replay=self.replay.state(),
             rollout=self.rollout.state(),
             n_step=self._n_step.state(),
