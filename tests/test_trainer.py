@@ -332,7 +332,7 @@ class FirstEpisodes(Corridor):
 
     def step(self, action):
         self._left -= 1
-        return self._frame(), 0.0, True, False, self._info(CLEAR if self._left >= 0 else DEATH)
+        return self._frame(), 0.0, True, False, self._status(CLEAR if self._left >= 0 else DEATH)
 
 
 @pytest.mark.parametrize(
@@ -353,8 +353,8 @@ def test_the_best_of_the_full_game_clears_most_stages(tmp_path, cleared, is_best
     trainer = make_trainer(SMALL.replaced({"eval_episodes": 2}), tmp_path, "full")
 
     class TwoStages(FirstEpisodes):
-        def _info(self, outcome):
-            return {**super()._info(outcome), "stages_cleared": 2 * (outcome == CLEAR)}
+        def _status(self, outcome):
+            return super()._status(outcome)._replace(stages_cleared=2 * (outcome == CLEAR))
 
     games = SerialGames.of([TwoStages(cleared)])
     evaluation, evaluator = evaluate(trainer, games, figures(1.0, 1.0))
