@@ -11,8 +11,10 @@ import numpy as np
 
 from benchmarks.environment import CONFIG
 from benchmarks.harness import Contender, Result, Turns, compare, main, result, scaled
-from mario_rl.games.mario_game import MarioEnv, action_names
-from mario_rl.games.workers import RESET, WorkerEnvs
+from mario_rl.games.actions import action_names
+from mario_rl.games.interface import RESET, Games
+from mario_rl.games.mario_game import MarioGame
+from mario_rl.games.workers import WorkerGames
 from mario_rl.machine import available_cores
 
 NUM_GAMES = 8
@@ -28,14 +30,14 @@ def run() -> Result:
     return result(3, "actors", [ratio / available_cores() for ratio in ratios], bar=0.90)
 
 
-def step(envs: WorkerEnvs, commands: np.ndarray) -> np.ndarray:
+def step(games: Games, commands: np.ndarray) -> np.ndarray:
     """Carry out actions and resets, int [N]; returns which episodes ended, bool [N]."""
-    envs.step_async(commands, np.zeros(envs.num_envs, dtype=np.int64))
-    _, records = envs.step_wait()
+    games.step_async(commands, np.zeros(games.num_envs, dtype=np.int64))
+    _, records = games.step_wait()
     return records["terminated"] | records["truncated"]
 
 
-def play_at_random(envs: WorkerEnvs, done: np.ndarray, rng: np.random.Generator, steps: int) -> int:
+def play_at_random(games: Games, done: np.ndarray, rng: np.random.Generator, steps: int) -> int:
     """Random actions, and a reset where `done`, bool [N], which is kept up to date.
 
     Returns:
@@ -43,22 +45,22 @@ def play_at_random(envs: WorkerEnvs, done: np.ndarray, rng: np.random.Generator,
     """
     decisions = 0
     for _ in range(steps):
-        commands = np.where(done, RESET, rng.integers(_NUM_ACTIONS, size=envs.num_envs))
-        done[:] = step(envs, commands)
+        commands = np.where(done, RESET, rng.integers(_NUM_ACTIONS, size=games.num_envs))
+        done[:] = step(games, commands)
         decisions += int((commands != RESET).sum())
     return decisions
 
 
 def _workers(turns: Turns) -> None:
-    envs = WorkerEnvs(CONFIG, NUM_GAMES)
+    games = WorkerGames(CONFIG, NUM_GAMES, print)
 
     def play() -> dict[str, Any]:
-        done = step(envs, np.full(NUM_GAMES, RESET))
+        done = step(games, np.full(NUM_GAMES, RESET))
         decisions = 0
         started = time.perf_counter()
         for actions in ACTIONS:
             commands = np.where(done, RESET, actions)
-            done = step(envs, commands)
+            done = step(games, commands)
             decisions += int((commands != RESET).sum())
         return _round(time.perf_counter() - started, decisions)
 
@@ -66,20 +68,20 @@ def _workers(turns: Turns) -> None:
 
 
 def _alone(turns: Turns) -> None:
-    env = MarioEnv(CONFIG)
+    game = MarioGame(CONFIG)
 
     def play() -> dict[str, Any]:
         seconds, decisions = 0.0, 0
         for actions in ACTIONS.T.tolist():
-            env.reset()
+            game.reset()
             done = False
             started = time.perf_counter()
             for action in actions:
                 if done:
-                    env.reset()
+                    game.reset()
                     done = False
                     continue
-                _, _, terminated, truncated, _ = env.step(action)
+                _, _, terminated, truncated, _ = game.step(action)
                 done = terminated or truncated
                 decisions += 1
             seconds += time.perf_counter() - started

@@ -76,7 +76,7 @@ def main() -> None:
             f"{statistics.median(lost) / interval_s:.2%} of the {interval_s:.0f} s between two"
         )
         session.close()
-        trainer.rollout.envs.close()
+        trainer.rollout.games.close()
 
 
 def _seconds(play: Callable[[], object]) -> float:

@@ -24,7 +24,8 @@ from benchmarks.harness import (
     scaled,
 )
 from mario_rl.config import EnvConfig
-from mario_rl.games.mario_game import FRAME_SKIP, MarioEnv
+from mario_rl.games.interface import FRAME_SKIP
+from mario_rl.games.mario_game import MarioGame
 
 CONFIG = EnvConfig(stage="1-1")
 # They clear the stage in 550 decisions; they do not reach the flag here.
@@ -38,13 +39,13 @@ def run() -> Result:
 
 
 def _ours(turns: Turns) -> None:
-    env = MarioEnv(CONFIG)
+    game = MarioGame(CONFIG)
 
     def decide() -> None:
         for action in ACTIONS:
-            env.step(action)
+            game.step(action)
 
-    turns.play(lambda: timed(env.reset, decide, lambda: env.ram()))
+    turns.play(lambda: timed(game.reset, decide, lambda: game.ram()))
 
 
 def _bare(turns: Turns) -> None:

@@ -47,7 +47,7 @@ def _loop(turns: Turns) -> None:
         timed(trainer.rollout.exploration, "choose")
         timed(trainer, "_learn")  # waits for the last update, and draws the next batch
         timed(trainer, "_observe")  # `step_wait` is part of it
-        timed(trainer.rollout.envs, "step_wait")
+        timed(trainer.rollout.games, "step_wait")
         timed(trainer.learner, "update")
         train(trainer, CONFIG.learner.learning_starts + STEPS)
 

@@ -173,7 +173,7 @@ def curves(path: Path) -> None:
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    from mario_rl.games.workers import SerialEnvs
+    from mario_rl.games.serial import SerialGames
     from mario_rl.storage.files import RunPaths
     from mario_rl.storage.recorder import Recorder
     from mario_rl.training.trainer import Trainer
@@ -197,8 +197,8 @@ def curves(path: Path) -> None:
                 paths = RunPaths(Path(directory), "curve")
                 learner = _new(name, config.learner, Corridor.num_actions, seed)
                 recorder = Recorder(paths, {}, 0)
-                envs = SerialEnvs([Corridor() for _ in range(config.exploration.num_envs)])
-                trainer = Trainer(config.replaced({"seed": seed}), learner, envs, recorder)
+                games = SerialGames.of([Corridor() for _ in range(config.exploration.num_envs)])
+                trainer = Trainer(config.replaced({"seed": seed}), learner, games, recorder)
                 while trainer.env_steps < 2000:
                     trainer.step()
                 learner.wait()

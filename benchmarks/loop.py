@@ -27,7 +27,7 @@ from benchmarks.harness import (
     stay_on_one_core,
 )
 from benchmarks.training import CONFIG, new_trainer, train
-from mario_rl.games.workers import WorkerEnvs
+from mario_rl.games.workers import WorkerGames
 
 UPDATES = scaled(8)  # of a round
 
@@ -57,13 +57,13 @@ def _speeds(contenders: list[Contender], benchmark: str, number: int) -> list[fl
 
 def _actors(turns: Turns) -> None:
     stay_on_one_core()
-    envs = WorkerEnvs(CONFIG.env, CONFIG.exploration.num_envs)
+    games = WorkerGames(CONFIG.env, CONFIG.exploration.num_envs, print)
     rng = np.random.default_rng(0)
-    done = np.ones(envs.num_envs, dtype=np.bool_)
+    done = np.ones(games.num_envs, dtype=np.bool_)
 
     def play() -> dict[str, Any]:
         started = time.perf_counter()
-        decisions = play_at_random(envs, done, rng, 4 * UPDATES)
+        decisions = play_at_random(games, done, rng, 4 * UPDATES)
         return {"seconds": time.perf_counter() - started, "work": decisions}
 
     turns.play(play)

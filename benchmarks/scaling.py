@@ -23,7 +23,7 @@ from benchmarks.training import CONFIG, new_trainer, train
 from mario_rl.agent.learner import Learner
 from mario_rl.agent.network import DuelingNetwork
 from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
-from mario_rl.games.workers import WorkerEnvs
+from mario_rl.games.workers import WorkerGames
 from mario_rl.machine import available_cores
 from mario_rl.replay.prioritized import PrioritizedReplay
 
@@ -50,7 +50,7 @@ def envs_table() -> None:
             trainer = new_trainer(config, Path(directory))
             train(trainer, 1024 + 256)
             answer = train(trainer, scaled(512))
-            trainer.rollout.envs.close()
+            trainer.rollout.games.close()
         speed = answer["work"] / answer["seconds"]
         share = inference / (1000 * num_envs / actors_per_s(1))
         print(f"| {num_envs} | {inference:.1f} | {share:.1%} | {speed:.0f} |", flush=True)
@@ -61,13 +61,13 @@ def actors_per_s(cores: int) -> float:
     """Decisions/s of 8 games on so many cores, with nothing else to do."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, set(sorted(allowed)[:cores]))
-    envs = WorkerEnvs(CONFIG.env, 8)
+    games = WorkerGames(CONFIG.env, 8, print)
     rng = np.random.default_rng(0)
     done = np.ones(8, dtype=np.bool_)
     steps = scaled(20)
 
-    milliseconds = median_ms(play_at_random, envs, done, rng, steps)
-    envs.close()
+    milliseconds = median_ms(play_at_random, games, done, rng, steps)
+    games.close()
     os.sched_setaffinity(0, allowed)
     return 1000 * 8 * steps / milliseconds
 

@@ -13,8 +13,8 @@ from benchmarks.harness import Contender, Result, Turns, compare, main, peers_py
 from mario_rl.agent.learner import Learner
 from mario_rl.config import Config
 from mario_rl.device import choose_device
-from mario_rl.games.mario_game import action_names
-from mario_rl.games.workers import WorkerEnvs
+from mario_rl.games.actions import action_names
+from mario_rl.games.workers import WorkerGames
 from mario_rl.storage.files import RunPaths
 from mario_rl.storage.recorder import Recorder
 from mario_rl.training.trainer import Trainer
@@ -54,9 +54,9 @@ def new_trainer(config: Config, directory: Path) -> Trainer:
     device = choose_device(config.run.device)
     learner = Learner(config.learner, num_actions, device, config.run.seed)
     exploration = config.exploration
-    envs = WorkerEnvs(config.env, exploration.num_envs, num_retrying=exploration.num_retrying)
+    games = WorkerGames(config.env, exploration.num_envs, print, exploration.num_retrying)
     recorder = Recorder(RunPaths(directory, "benchmark"), contents={}, env_steps=0)
-    return Trainer(config, learner, envs, recorder)
+    return Trainer(config, learner, games, recorder)
 
 
 def train(trainer: Trainer, steps: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.environment import ACTIONS, CONFIG, timed
 from benchmarks.harness import Contender, Result, Turns, compare, main, result
 from mario_rl.config import STACK
-from mario_rl.games.mario_game import MarioEnv
+from mario_rl.games.mario_game import MarioGame
 
 
 def run() -> Result:
@@ -20,20 +20,20 @@ def run() -> Result:
 
 
 def _ours(turns: Turns) -> None:
-    env = MarioEnv(CONFIG)
+    game = MarioGame(CONFIG)
     frames: deque[np.ndarray] = deque(maxlen=STACK)
 
     def reset() -> None:
-        frame, _ = env.reset()
+        frame, _ = game.reset()
         frames.extend([frame] * STACK)
 
     def play() -> None:
         for action in ACTIONS:
-            frame, *_ = env.step(action)
+            frame, *_ = game.step(action)
             frames.append(frame)
             np.stack(frames)
 
-    turns.play(lambda: timed(reset, play, lambda: env.ram()))
+    turns.play(lambda: timed(reset, play, lambda: game.ram()))
 
 
 def _stock(turns: Turns) -> None:

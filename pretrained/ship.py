@@ -66,15 +66,16 @@ def save_gif(model_path: Path, gif_path: Path) -> None:
 
     from mario_rl.agent.saved_model import Model
     from mario_rl.evaluation.play import play_episodes
-    from mario_rl.games.mario_game import MarioEnv
-    from mario_rl.games.workers import SerialEnvs
+    from mario_rl.games.mario_game import MarioGame
+    from mario_rl.games.serial import SerialGames
 
     model = Model.load(model_path)
     frames: list[np.ndarray] = []
-    envs = SerialEnvs([MarioEnv(model.config.env, lambda frame: frames.append(frame.copy()))])
+    game = MarioGame(model.config.env, lambda frame: frames.append(frame.copy()))
+    games = SerialGames.of([game])
     for seed in range(EPISODES):
         frames.clear()
-        (result,) = play_episodes(model.network().q_values, envs, 1, seed, epsilon=0)
+        (result,) = play_episodes(model.network().q_values, games, 1, seed, epsilon=0)
         if result.stages_cleared:
             break
     else:

@@ -1,11 +1,9 @@
 """Games small enough to be learned in seconds, and deterministic ones for tests of the loop."""
 
-from typing import Any
-
 import numpy as np
 
 from mario_rl.config import FRAME_SHAPE
-from mario_rl.games.mario_game import CLEAR, DEATH, RUNNING, STALL
+from mario_rl.games.interface import CLEAR, DEATH, RUNNING, STALL, Status
 
 
 class Corridor:
@@ -23,30 +21,30 @@ class Corridor:
         self._save_points = save_points
         self._saved_x = 0
 
-    def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, Status]:
         self._x = self._saved_x = self._steps = 0
-        return self._frame(), self._info(RUNNING)
+        return self._frame(), self._status(RUNNING)
 
     def save(self) -> None:
         self._saved_x = self._x
 
-    def retry(self) -> tuple[np.ndarray, dict[str, Any]]:
+    def retry(self) -> tuple[np.ndarray, Status]:
         self._x, self._steps = self._saved_x, 0
-        return self._frame(), self._info(RUNNING)
+        return self._frame(), self._status(RUNNING)
 
-    def noop(self, frames: int) -> tuple[np.ndarray, dict[str, Any]]:
-        return self._frame(), self._info(RUNNING)
+    def noop(self, frames: int) -> tuple[np.ndarray, Status]:
+        return self._frame(), self._status(RUNNING)
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, Status]:
         self._steps += 1
         if action == 0:  # waits
             stalled = self._steps >= self._max_steps
-            return self._frame(), 0.0, False, stalled, self._info(STALL if stalled else RUNNING)
+            return self._frame(), 0.0, False, stalled, self._status(STALL if stalled else RUNNING)
         if action % 2 != self._x % 2:
-            return self._frame(), -1.0, True, False, self._info(DEATH)
+            return self._frame(), -1.0, True, False, self._status(DEATH)
         self._x += 1
         cleared = self._x == self._length
-        return self._frame(), 1.0, cleared, False, self._info(CLEAR if cleared else RUNNING)
+        return self._frame(), 1.0, cleared, False, self._status(CLEAR if cleared else RUNNING)
 
     def close(self) -> None:
         pass
@@ -57,20 +55,20 @@ class Corridor:
         frame[:, self._x * width : (self._x + 1) * width] = 255
         return frame
 
-    def _info(self, outcome: int) -> dict[str, Any]:
+    def _status(self, outcome: int) -> Status:
         saved = self._save_points and outcome == RUNNING and self._x >= self._saved_x + 3
         if saved:
             self._saved_x = self._x
-        return {
-            "saved": saved,
-            "x": self._x,
-            "y": 0,
-            "max_x": self._x,
-            "world": 1,
-            "stage": 1,
-            "stages_cleared": int(outcome == CLEAR),
-            "game_score": 0,
-            "coins": 0,
-            "time_left": 0,
-            "outcome": outcome,
-        }
+        return Status(
+            x=self._x,
+            y=0,
+            max_x=self._x,
+            world=1,
+            stage=1,
+            stages_cleared=int(outcome == CLEAR),
+            game_score=0,
+            coins=0,
+            time_left=0,
+            outcome=outcome,
+            saved=saved,
+        )

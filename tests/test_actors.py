@@ -14,9 +14,11 @@ import pytest
 
 from mario_rl.config import EnvConfig
 from mario_rl.errors import WorkerDied
-from mario_rl.games import workers as actors
-from mario_rl.games.mario_game import MarioEnv
-from mario_rl.games.workers import IDLE, NOOP, RESET, RETRY, SerialEnvs, WorkerEnvs
+from mario_rl.games import workers as workers_module
+from mario_rl.games.interface import IDLE, NOOP, RESET, RETRY
+from mario_rl.games.mario_game import MarioGame
+from mario_rl.games.serial import SerialGames
+from mario_rl.games.workers import WorkerGames
 
 CONFIG = EnvConfig(stage="1-1", stall_steps=8)
 NUM_ENVS = 3
@@ -27,26 +29,26 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def two_workers(monkeypatch):
     """One of them plays more than one game, however many cores there are."""
-    monkeypatch.setattr(actors, "_WORKERS_PER_CORE", 1)
-    monkeypatch.setattr(actors, "available_cores", lambda: 2)
+    monkeypatch.setattr(workers_module, "_WORKERS_PER_CORE", 1)
+    monkeypatch.setattr(workers_module, "available_cores", lambda: 2)
 
 
 @pytest.fixture
 def workers():
-    envs = WorkerEnvs(CONFIG, NUM_ENVS, num_retrying=NUM_RETRYING)
-    yield envs
-    envs.close()
+    games = WorkerGames(CONFIG, NUM_ENVS, pytest.fail, NUM_RETRYING)
+    yield games
+    games.close()
 
 
-def serial_envs():
-    return SerialEnvs([MarioEnv(CONFIG, save_points=i < NUM_RETRYING) for i in range(NUM_ENVS)])
+def serial_games():
+    return SerialGames(CONFIG, NUM_ENVS, pytest.fail, NUM_RETRYING)
 
 
 def commands(*values):
     return np.array(values, dtype=np.int32)
 
 
-def random_play(seed, envs, steps=110):
+def random_play(seed, games, steps=110):
     """Play, and yield what came of each step."""
     rng = np.random.default_rng(seed)
     needs_reset = np.ones(NUM_ENVS, dtype=bool)
@@ -54,16 +56,16 @@ def random_play(seed, envs, steps=110):
     for _ in range(steps):
         step_commands = rng.choice([3, 4, 4, 4, 4, IDLE], size=NUM_ENVS)
         step_commands[noops_left > 0] = NOOP
-        saved = np.array([position.saved > 0 for position in envs.positions])
+        saved = np.array([position.saved > 0 for position in games.positions])
         retries = needs_reset & saved
         step_commands[needs_reset] = RESET
         step_commands[retries] = RETRY
-        arguments = np.minimum(noops_left, 4)
+        noop_frames = np.minimum(noops_left, 4)
         new_noops = np.where(retries, 0, rng.integers(10, size=NUM_ENVS))
-        noops_left = np.where(needs_reset, new_noops, noops_left - arguments)
-        envs.step_async(step_commands, arguments)
-        frames, records = envs.step_wait()
-        yield step_commands, arguments, frames, records
+        noops_left = np.where(needs_reset, new_noops, noops_left - noop_frames)
+        games.step_async(step_commands, noop_frames)
+        frames, records = games.step_wait()
+        yield step_commands, noop_frames, frames, records
         needs_reset = records["terminated"] | records["truncated"]
 
 
@@ -76,7 +78,7 @@ def same(a, b):
 
 
 def test_workers_play_as_games_in_this_process_do_and_positions_bring_them_back(workers):
-    serial, third = serial_envs(), serial_envs()
+    serial, third = serial_games(), serial_games()
     resets = noops = retries = 0
     for ours, theirs in zip(random_play(0, workers), random_play(0, serial), strict=True):
         assert same(ours, theirs)
@@ -97,30 +99,30 @@ def test_workers_play_as_games_in_this_process_do_and_positions_bring_them_back(
     serial.restore(copied(positions))
     retry = np.where([p.saved > 0 for p in positions], RETRY, RESET)
     nothing = np.zeros(NUM_ENVS, dtype=np.int32)
-    for envs in (workers, serial):
-        envs.step_async(retry, nothing)
+    for games in (workers, serial):
+        games.step_async(retry, nothing)
     assert same(workers.step_wait(), serial.step_wait())
     assert [len(p.actions) for p in workers.positions] == [p.saved for p in positions]
-    for envs in (serial, third):
-        envs.close()
+    for games in (serial, third):
+        games.close()
 
 
 def test_position_is_what_reset_and_actions_lead_to(workers):
     *_, (_, _, frames, _) = random_play(1, workers)
-    env = MarioEnv(CONFIG)
+    game = MarioGame(CONFIG)
     for position, expected in zip(workers.positions, frames, strict=True):
-        frame, _ = env.reset(position.noop_frames)
+        frame, _ = game.reset(position.noop_frames)
         for action in position.actions:
-            frame = env.step(action)[0]
+            frame = game.step(action)[0]
         assert np.array_equal(frame, expected)
-    env.close()
+    game.close()
 
 
 @pytest.mark.parametrize("mid_step", [False, True])
 def test_a_killed_worker_is_replaced_and_nothing_else_changes(mid_step, monkeypatch):
     reports = []
-    disturbed = WorkerEnvs(CONFIG, NUM_ENVS, reports.append, NUM_RETRYING)
-    serial = serial_envs()
+    disturbed = WorkerGames(CONFIG, NUM_ENVS, reports.append, NUM_RETRYING)
+    serial = serial_games()
     step_async, steps = disturbed.step_async, itertools.count()
     victims = {3: 0, 40: -1, 100: 0}
 
@@ -146,22 +148,22 @@ def test_a_killed_worker_is_replaced_and_nothing_else_changes(mid_step, monkeypa
 
 def test_a_worker_killed_while_games_are_restored_is_replaced():
     reports = []
-    envs = WorkerEnvs(CONFIG, NUM_ENVS, reports.append)
-    *_, (_, _, frames, _) = random_play(3, envs)
-    os.kill(envs.pids()[-1], signal.SIGKILL)
-    assert np.array_equal(envs.restore(envs.positions), frames)
+    games = WorkerGames(CONFIG, NUM_ENVS, reports.append)
+    *_, (_, _, frames, _) = random_play(3, games)
+    os.kill(games.pids()[-1], signal.SIGKILL)
+    assert np.array_equal(games.restore(games.positions), frames)
     assert len(reports) == 1
-    envs.close()
+    games.close()
 
 
 def test_a_worker_that_dies_again_and_again_ends_the_run():
-    envs = WorkerEnvs(CONFIG, NUM_ENVS, lambda line: os.kill(envs.pids()[0], signal.SIGKILL))
-    os.kill(envs.pids()[0], signal.SIGKILL)
-    envs.step_async(np.full(NUM_ENVS, RESET), np.zeros(NUM_ENVS, dtype=np.int32))
+    games = WorkerGames(CONFIG, NUM_ENVS, lambda line: os.kill(games.pids()[0], signal.SIGKILL))
+    os.kill(games.pids()[0], signal.SIGKILL)
+    games.step_async(np.full(NUM_ENVS, RESET), np.zeros(NUM_ENVS, dtype=np.int32))
     with pytest.raises(WorkerDied, match="died"):
-        envs.step_wait()
+        games.step_wait()
     started = time.monotonic()
-    envs.close()
+    games.close()
     assert time.monotonic() - started < 5
 
 
@@ -178,8 +180,8 @@ def test_workers_end_when_the_trainer_is_killed():
         "import sys, time; from mario_rl.games.workers import *\n"
         "from mario_rl.config import EnvConfig\n"
         "if __name__ == '__main__':\n"
-        "    envs = WorkerEnvs(EnvConfig(stage='1-1'), 2)\n"
-        "    print(*envs.pids(), flush=True)\n"
+        "    games = WorkerGames(EnvConfig(stage='1-1'), 2, print)\n"
+        "    print(*games.pids(), flush=True)\n"
         "    time.sleep(60)\n"
     )
     trainer = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The environment on the real game. Runs on every Python and without torch."""
+"""One game, the real one. Runs on every Python and without torch."""
 
 import json
 import os
@@ -11,20 +11,12 @@ import pytest
 from trajectories import STAGES, trajectory_hash
 
 from mario_rl.config import EnvConfig
-from mario_rl.games.mario_game import (
-    BUTTON_ROWS,
-    CLASSIC,
-    CLEAR,
-    CLEAR_REWARD,
-    DEATH,
-    FRAME_SKIP,
-    PROGRESS_REWARD_PER_PX,
-    RUNNING,
-    STALL,
-    STEP_REWARD,
-    MarioEnv,
-    action_names,
-)
+from mario_rl.games.actions import action_names, button_bytes
+from mario_rl.games.emulator import CLASSIC
+from mario_rl.games.interface import CLEAR, DEATH, FRAME_SKIP, RUNNING, STALL
+from mario_rl.games.mario_game import MarioGame
+from mario_rl.games.rewards import CLEAR_REWARD, PROGRESS_REWARD_PER_PX, STEP_REWARD
+from mario_rl.registry import VIEWS
 
 DATA = Path(__file__).parent / "data"
 NOOP, RIGHT, RIGHT_A, RIGHT_B, RIGHT_A_B, A, LEFT = range(7)
@@ -42,10 +34,10 @@ def clearing_actions() -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def env():
-    env = MarioEnv(EnvConfig(stage="1-1", stall_steps=20))
-    yield env
-    env.close()
+def game():
+    game = MarioGame(EnvConfig(stage="1-1", stall_steps=20))
+    yield game
+    game.close()
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -72,11 +64,11 @@ def test_import_is_silent():
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_frames_are_small_copies(env):
-    first, _ = env.reset()
+def test_frames_are_small_copies(game):
+    first, _ = game.reset()
     kept = first.copy()
     for _ in range(5):
-        frame, *_ = env.step(RIGHT)
+        frame, *_ = game.step(RIGHT)
     assert frame.shape == (84, 84) and frame.dtype == np.uint8
     assert np.array_equal(first, kept), "an old frame changed when the game went on"
     assert not np.array_equal(frame, first)
@@ -87,16 +79,16 @@ def test_grey_frame_is_the_maximum_of_the_last_two_emulated_frames():
 
     screens = []
     config = EnvConfig(stage="1-1", view="screen", pixels="grey", show_buttons=False)
-    env = MarioEnv(config, on_frame=lambda screen: screens.append(screen.copy()))
-    env.reset()
+    game = MarioGame(config, on_frame=lambda screen: screens.append(screen.copy()))
+    game.reset()
     for _ in range(20):
         screens.clear()
-        frame, *_ = env.step(RIGHT_A_B)
+        frame, *_ = game.step(RIGHT_A_B)
         assert len(screens) == FRAME_SKIP
         greys = [cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY) for screen in screens[-2:]]
         expected = cv2.resize(np.maximum(*greys), (84, 84), interpolation=cv2.INTER_AREA)
         assert np.array_equal(frame, expected)
-    env.close()
+    game.close()
 
 
 def red_against_the_backdrop(screen: np.ndarray) -> np.ndarray:
@@ -109,19 +101,19 @@ def red_against_the_backdrop(screen: np.ndarray) -> np.ndarray:
 def test_red_frame_is_the_last_emulated_frame_against_the_backdrop(stage):
     import cv2
 
-    env = MarioEnv(EnvConfig(stage=stage, view="screen", show_buttons=False))
-    frame, _ = env.reset()
+    game = MarioGame(EnvConfig(stage=stage, view="screen", show_buttons=False))
+    frame, _ = game.reset()
     for _ in range(12):
-        pixels = red_against_the_backdrop(env.screen())
+        pixels = red_against_the_backdrop(game.screen())
         expected = cv2.resize(pixels, (84, 84), interpolation=cv2.INTER_AREA)
         assert np.abs(frame - expected).max() <= 0.501
-        frame, *_ = env.step(RIGHT_A_B)
+        frame, *_ = game.step(RIGHT_A_B)
 
 
 def test_mario_stands_out_in_red_and_not_in_grey():
     contrast = {}
     for pixels in ("red", "grey"):
-        frame, _ = MarioEnv(EnvConfig(stage="1-1", view="screen", pixels=pixels)).reset()
+        frame, _ = MarioGame(EnvConfig(stage="1-1", view="screen", pixels=pixels)).reset()
         mario = frame[67:72, 14:18].astype(float)
         contrast[pixels] = abs(mario.mean() - frame[30, 40])
     assert contrast["red"] > 2 * contrast["grey"]
@@ -138,89 +130,89 @@ def around(screen: np.ndarray, x: int, y: int) -> np.ndarray:
 
 
 def test_mario_is_always_in_the_same_place(clearing_actions):
-    env = MarioEnv(EnvConfig(stage="1-1", show_buttons=False))
-    frame, info = env.reset()
+    game = MarioGame(EnvConfig(stage="1-1", show_buttons=False))
+    frame, status = game.reset()
     heights = set()
     for action in clearing_actions[:100]:
-        ram = env.ram()
-        pixels = red_against_the_backdrop(env.screen())
-        x = info["x"] - 256 * ram[0x71A] - ram[0x71C] + 8  # less the left of the screen
-        y = 255 - info["y"] + 16
+        ram = game.ram()
+        pixels = red_against_the_backdrop(game.screen())
+        x = status.x - 256 * ram[0x71A] - ram[0x71C] + 8  # less the left of the screen
+        y = 255 - status.y + 16
         assert np.array_equal(frame, around(pixels.astype(np.uint8), x, y))
         heights.add(y)
-        frame, *_, info = env.step(action)
+        frame, *_, status = game.step(action)
     assert max(heights) - min(heights) > 60
 
 
 @pytest.mark.parametrize(
-    ("page", "top", "left", "game"),
+    ("page", "top", "left", "rows"),
     [(0, 250, 0, slice(42, 84)), (1, 0, 255, slice(42, 84)), (2, 9, 255, slice(0, 42))],
 )
-def test_beyond_the_game_is_black(page, top, left, game):
+def test_beyond_the_game_is_black(page, top, left, rows):
     """Mario above, at the upper right and below: half of the view is left at most."""
-    env = MarioEnv(EnvConfig(stage="1-1", show_buttons=False))
-    env.reset()
+    game = MarioGame(EnvConfig(stage="1-1", show_buttons=False))
+    game.reset()
     for address, value in ((0xB5, page), (0x3B8, top), (0x86, left), (0x71C, 0)):
-        env._emulator.ram[address] = value
-    frame = env._observe()
-    assert frame.shape == (84, 84) and frame[game].any()
-    frame[game] = 0
+        game._emulator.memory.ram[address] = value
+    frame = game._observer.frame()
+    assert frame.shape == (84, 84) and frame[rows].any()
+    frame[rows] = 0
     assert not frame.any()
 
 
-def test_reward_pays_for_new_furthest_x_only(env):
-    _, info = env.reset()
-    furthest = info["x"]
+def test_reward_pays_for_new_furthest_x_only(game):
+    _, status = game.reset()
+    furthest = status.x
     went_back = False
     for action in [RIGHT_B] * 12 + [LEFT] * 14 + [RIGHT_B] * 6:
-        _, reward, terminated, truncated, info = env.step(action)
+        _, reward, terminated, truncated, status = game.step(action)
         assert not terminated and not truncated
-        progress = max(0, info["x"] - furthest)
-        went_back |= info["x"] < furthest
+        progress = max(0, status.x - furthest)
+        went_back |= status.x < furthest
         furthest += progress
-        assert info["max_x"] == furthest
+        assert status.max_x == furthest
         assert reward == pytest.approx(STEP_REWARD + PROGRESS_REWARD_PER_PX * progress)
     assert went_back
 
 
 @pytest.mark.parametrize("penalty", [0.0, 7.5])
 def test_death_terminates_and_costs(penalty):
-    env = MarioEnv(EnvConfig(stage="1-1", death_penalty=penalty))
-    env.reset()
+    game = MarioGame(EnvConfig(stage="1-1", death_penalty=penalty))
+    game.reset()
     for _ in range(100):
-        _, reward, terminated, truncated, info = env.step(RIGHT)  # into the first Goomba
+        _, reward, terminated, truncated, status = game.step(RIGHT)  # into the first Goomba
         if terminated:
             break
-    assert (terminated, truncated, info["outcome"]) == (True, False, DEATH)
+    assert (terminated, truncated, status.outcome) == (True, False, DEATH)
     assert reward == pytest.approx(STEP_REWARD - penalty)
-    env.close()
+    game.close()
 
 
 def test_an_extra_life_is_no_death():
     for stage in ("1-1", "full"):
         config = EnvConfig(stage=stage)
-        env = MarioEnv(config)
-        env.reset()
-        env.step(NOOP)
-        env._emulator.ram[0x075A] += 1
-        _, reward, terminated, _, info = env.step(NOOP)
-        assert (reward, terminated, info["outcome"]) == (STEP_REWARD, False, RUNNING)
+        game = MarioGame(config)
+        game.reset()
+        game.step(NOOP)
+        game._emulator.memory.ram[0x075A] += 1
+        _, reward, terminated, _, status = game.step(NOOP)
+        assert (reward, terminated, status.outcome) == (STEP_REWARD, False, RUNNING)
         while not terminated:
-            x = info["x"]
-            _, reward, terminated, _, info = env.step(RIGHT)
+            x = status.x
+            _, reward, terminated, _, status = game.step(RIGHT)
         assert reward == pytest.approx(STEP_REWARD - config.death_penalty)
-        assert info["x"] >= x > 200 and info["time_left"] < 400, "told of the next life"
-        env.close()
+        assert status.x >= x > 200 and status.time_left < 400, "told of the next life"
+        game.close()
 
 
-def test_stall_truncates(env):
-    env.reset()
-    env.step(RIGHT_B)
+def test_stall_truncates(game):
+    game.reset()
+    game.step(RIGHT_B)
     steps, truncated = 0, False
     while not truncated and steps < 30:
-        _, reward, terminated, truncated, info = env.step(LEFT)
+        _, reward, terminated, truncated, status = game.step(LEFT)
         steps += 1
-    assert (terminated, truncated, info["outcome"]) == (False, True, STALL)
+    assert (terminated, truncated, status.outcome) == (False, True, STALL)
     assert steps == pytest.approx(20, abs=3)
     assert reward == STEP_REWARD
 
@@ -228,102 +220,115 @@ def test_stall_truncates(env):
 # In 1-2 the screen comes to the Warp Zone before Mario enters the pipe to the flag.
 @pytest.mark.parametrize(("stage", "noop_frames"), [(1, 0), (2, 2)])
 def test_flag_clears_a_single_stage(stage, noop_frames):
-    env = MarioEnv(EnvConfig(stage=f"1-{stage}"))
-    env.reset(noop_frames)
+    game = MarioGame(EnvConfig(stage=f"1-{stage}"))
+    game.reset(noop_frames)
     for action in recorded_actions(f"clear_1-{stage}"):
-        _, reward, terminated, truncated, info = env.step(action)
-    assert (terminated, truncated, info["outcome"]) == (True, False, CLEAR)
-    assert (info["world"], info["stage"], info["stages_cleared"]) == (1, stage, 1)
+        _, reward, terminated, truncated, status = game.step(action)
+    assert (terminated, truncated, status.outcome) == (True, False, CLEAR)
+    assert (status.world, status.stage, status.stages_cleared) == (1, stage, 1)
     assert reward == pytest.approx(STEP_REWARD + CLEAR_REWARD)
-    assert info["max_x"] > 3100
-    env.close()
+    assert status.max_x > 3100
+    game.close()
 
 
 def test_a_warp_zone_neither_pays_nor_saves():
-    env = MarioEnv(EnvConfig(stage="1-2"), save_points=True)
-    env.reset()
+    game = MarioGame(EnvConfig(stage="1-2"), save_points=True)
+    game.reset()
     last_save_x = 0
     for action in recorded_actions("warp_zone_1-2"):
-        _, reward, terminated, _, info = env.step(action)
+        _, reward, terminated, _, status = game.step(action)
         assert not terminated
-        assert info["x"] < 2700 or reward == STEP_REWARD
-        if info["saved"]:
-            last_save_x = info["x"]
-    assert info["x"] > 3000 and info["max_x"] < 2700 and 2300 < last_save_x < 2700
-    env.close()
+        assert status.x < 2700 or reward == STEP_REWARD
+        if status.saved:
+            last_save_x = status.x
+    assert status.x > 3000 and status.max_x < 2700 and 2300 < last_save_x < 2700
+    game.close()
 
 
 def test_full_game_runs_on_after_the_flag_and_ends_with_one_life(clearing_actions):
-    env = MarioEnv(EnvConfig(stage="full"))
-    env.reset()
+    game = MarioGame(EnvConfig(stage="full"))
+    game.reset()
     rewards = []
     for action in clearing_actions:
-        _, reward, terminated, truncated, info = env.step(action)
+        _, reward, terminated, truncated, status = game.step(action)
         rewards.append(reward)
         assert not terminated and not truncated
     for _ in range(60):  # until the next stage has begun
-        if info["stages_cleared"]:
+        if status.stages_cleared:
             break
-        _, reward, terminated, truncated, info = env.step(NOOP)
+        _, reward, terminated, truncated, status = game.step(NOOP)
         rewards.append(reward)
-    assert (info["world"], info["stage"], info["stages_cleared"]) == (1, 2, 1)
+    assert (status.world, status.stage, status.stages_cleared) == (1, 2, 1)
     assert max(rewards) > CLEAR_REWARD - 1
-    assert info["outcome"] == RUNNING and info["max_x"] < 200
+    assert status.outcome == RUNNING and status.max_x < 200
     for _ in range(400):
-        _, _, terminated, truncated, info = env.step(RIGHT)
+        _, _, terminated, truncated, status = game.step(RIGHT)
         if terminated or truncated:
             break
-    assert terminated and info["outcome"] == DEATH
-    assert (info["world"], info["stage"]) == (1, 2)
-    _, info = env.reset()
-    assert (info["world"], info["stage"], info["stages_cleared"]) == (1, 1, 0)
-    env.close()
+    assert terminated and status.outcome == DEATH
+    assert (status.world, status.stage) == (1, 2)
+    _, status = game.reset()
+    assert (status.world, status.stage, status.stages_cleared) == (1, 1, 0)
+    game.close()
 
 
 def test_noop_frames_pass_before_the_first_decision():
     screens = []
     # With the clock, which alone moves.
     config = EnvConfig(stage="1-1", view="screen", show_buttons=False)
-    env = MarioEnv(config, on_frame=lambda screen: screens.append(1))
-    at_once, _ = env.reset()
+    game = MarioGame(config, on_frame=lambda screen: screens.append(1))
+    at_once, _ = game.reset()
     screens.clear()
-    later, _ = env.reset(noop_frames=30)
+    later, _ = game.reset(noop_frames=30)
     assert len(screens) == 30
     assert not np.array_equal(at_once, later)
-    again, _ = env.reset()
+    again, _ = game.reset()
     assert np.array_equal(at_once, again)
-    env.close()
+    game.close()
 
 
 def test_closing_twice_is_allowed():
-    env = MarioEnv(EnvConfig(stage="1-1"))
-    env.close()
-    env.close()
+    game = MarioGame(EnvConfig(stage="1-1"))
+    game.close()
+    game.close()
 
 
 def test_action_sets():
+    """A model's action keeps its meaning: the buttons of gym-super-mario-bros."""
+    from gym_super_mario_bros import actions
+    from nes_py.wrappers import JoypadSpace
+
+    stock = {
+        "right": actions.RIGHT_ONLY,
+        "simple": actions.SIMPLE_MOVEMENT,
+        "complex": actions.COMPLEX_MOVEMENT,
+    }
+    bits = {**JoypadSpace._button_map, "NOOP": 0}
+    for action_set, buttons in stock.items():
+        assert action_names(action_set) == ["+".join(names) for names in buttons]
+        assert button_bytes(action_set) == [sum(map(bits.get, names)) for names in buttons]
     assert action_names("right") == ["NOOP", "right", "right+A", "right+B", "right+A+B"]
     assert len(action_names("simple")) == 7
     assert len(action_names("complex")) == 12
 
 
-def test_held_buttons_reach_the_game(env):
-    env.reset()
-    y = [env.step(A)[4]["y"] for _ in range(4)]
+def test_held_buttons_reach_the_game(game):
+    game.reset()
+    y = [game.step(A)[4].y for _ in range(4)]
     assert y[-1] > y[0]
-    env.reset()
-    slow = [env.step(RIGHT)[4]["x"] for _ in range(15)][-1]
-    env.reset()
-    fast = [env.step(RIGHT_B)[4]["x"] for _ in range(15)][-1]
+    game.reset()
+    slow = [game.step(RIGHT)[4].x for _ in range(15)][-1]
+    game.reset()
+    fast = [game.step(RIGHT_B)[4].x for _ in range(15)][-1]
     assert fast > slow
 
 
 @pytest.mark.parametrize("view", ["mario", "screen"])
 def test_what_is_held_is_shown_at_the_top(view):
     shows, plain = (
-        MarioEnv(EnvConfig(stage="1-1", view=view, show_buttons=show)) for show in (True, False)
+        MarioGame(EnvConfig(stage="1-1", view=view, show_buttons=show)) for show in (True, False)
     )
-    rows = BUTTON_ROWS[view]
+    rows = VIEWS.get(view).button_rows
     assert not shows.reset()[0][:rows].any()
     plain.reset()
     for action in [RIGHT_A, RIGHT_B, NOOP, RIGHT_A_B, A, RIGHT]:
@@ -336,62 +341,62 @@ def test_what_is_held_is_shown_at_the_top(view):
 
 def test_without_that_two_states_look_alike():
     """A held over a landing does not make Mario jump again."""
-    holds, releases = (MarioEnv(EnvConfig(stage="1-1")) for _ in range(2))
+    holds, releases = (MarioGame(EnvConfig(stage="1-1")) for _ in range(2))
     frames = []
-    for env, last in ((holds, RIGHT_A), (releases, RIGHT)):
-        env.reset()
+    for game, last in ((holds, RIGHT_A), (releases, RIGHT)):
+        game.reset()
         for _ in range(12):
-            env.step(RIGHT_A)
-        frames.append(env.step(last)[0])
+            game.step(RIGHT_A)
+        frames.append(game.step(last)[0])
     held, released = frames
-    rows = BUTTON_ROWS["mario"]
+    rows = VIEWS.get("mario").button_rows
     assert np.array_equal(held[rows:], released[rows:])
     assert not np.array_equal(held, released)
-    heights = [env.step(RIGHT_A)[-1]["y"] for env in (holds, releases)]
+    heights = [game.step(RIGHT_A)[-1].y for game in (holds, releases)]
     assert heights[0] == 79 < heights[1]
 
 
-def play_to_save_point(env, seed=4):
+def play_to_save_point(game, seed=4):
     """Random play from where it stands, until there is a save point or the episode ends."""
     rng = np.random.default_rng(seed)
     while True:
         action = rng.choice([RIGHT_B, RIGHT_A_B, RIGHT_A_B, RIGHT_A_B, RIGHT])
-        *_, terminated, truncated, info = env.step(int(action))
-        if info["saved"] or terminated or truncated:
-            return info
+        *_, terminated, truncated, status = game.step(int(action))
+        if status.saved or terminated or truncated:
+            return status
 
 
 @pytest.mark.parametrize("stage", ["1-1", "4-2", "full"])
 def test_reset_after_save_points_leads_to_the_very_same_start(stage):
     """Also where the console remembers: 4-2 would begin in another room."""
-    env, fresh = (MarioEnv(EnvConfig(stage=stage), save_points=saves) for saves in (True, False))
-    env.reset()
+    game, fresh = (MarioGame(EnvConfig(stage=stage), save_points=saves) for saves in (True, False))
+    game.reset()
     fresh.reset()
-    assert play_to_save_point(env)["saved"]
-    env.reset()
-    assert env.ram() == fresh.ram() and np.array_equal(env.screen(), fresh.screen())
+    assert play_to_save_point(game).saved
+    game.reset()
+    assert game.ram() == fresh.ram() and np.array_equal(game.screen(), fresh.screen())
     for action in [RIGHT_A_B, RIGHT_B, RIGHT_A_B] * 4:
-        assert all(map(np.array_equal, env.step(action), fresh.step(action)))
-        assert env.ram() == fresh.ram()
+        assert all(map(np.array_equal, game.step(action), fresh.step(action)))
+        assert game.ram() == fresh.ram()
 
 
 def test_retry_leads_to_the_last_save_point():
-    env = MarioEnv(EnvConfig(stage="1-1"), save_points=True)
-    _, info = env.reset()
+    game = MarioGame(EnvConfig(stage="1-1"), save_points=True)
+    _, status = game.reset()
     for _ in range(2):
-        last_x, info = info["x"], play_to_save_point(env)
-        assert info["saved"] and info["x"] >= last_x + 160 and env.ram()[0x1D] == 0
-    ram, expected = env.ram(), {**info, "saved": False, "max_x": info["x"]}
+        last_x, status = status.x, play_to_save_point(game)
+        assert status.saved and status.x >= last_x + 160 and game.ram()[0x1D] == 0
+    ram, expected = game.ram(), status._replace(saved=False, max_x=status.x)
     for _ in range(10):
-        assert not env.step(RIGHT_B)[-1]["saved"]
-    assert env.ram() != ram
+        assert not game.step(RIGHT_B)[-1].saved
+    assert game.ram() != ram
     for _ in range(2):
-        _, info = env.retry()
-        assert env.ram() == ram and info == expected
-        _, reward, *_, info = env.step(RIGHT_B)
-        progress = info["x"] - expected["x"]
+        _, status = game.retry()
+        assert game.ram() == ram and status == expected
+        _, reward, *_, status = game.step(RIGHT_B)
+        progress = status.x - expected.x
         assert reward == pytest.approx(STEP_REWARD + PROGRESS_REWARD_PER_PX * progress)
-    env.close()
+    game.close()
 
 
 # Each ends with the emulator's frame where the game has read only some of the buttons.
@@ -403,38 +408,38 @@ def test_retry_leads_to_the_last_save_point():
     ],
 )
 def test_what_follows_a_save_point_does_not_depend_on_what_was_played_before(noop_frames, actions):
-    env = MarioEnv(EnvConfig(stage="1-1"))
-    env.reset(noop_frames)
+    game = MarioGame(EnvConfig(stage="1-1"))
+    game.reset(noop_frames)
     for action in actions:
-        env.step(action)
-    env.save()
-    env.step(RIGHT)
-    expected, screen = env.ram(), env.screen()
+        game.step(action)
+    game.save()
+    game.step(RIGHT)
+    expected, screen = game.ram(), game.screen()
     for played in ([], [A] * 4 + [LEFT] * 4, [NOOP] * 9):
         for action in played:
-            env.step(action)
-        env.retry()
-        env.step(RIGHT)
-        assert env.ram() == expected and np.array_equal(env.screen(), screen)
-    env.close()
+            game.step(action)
+        game.retry()
+        game.step(RIGHT)
+        assert game.ram() == expected and np.array_equal(game.screen(), screen)
+    game.close()
 
 
 def test_a_save_point_is_made_also_where_a_game_that_began_later_would_stall():
     """Otherwise the actions since the reset would not tell where they are."""
-    env = MarioEnv(EnvConfig(stage="1-1", stall_steps=1), save_points=True)
-    env.reset()
+    game = MarioGame(EnvConfig(stage="1-1", stall_steps=1), save_points=True)
+    game.reset()
     actions = [RIGHT_A_B] * 10 + [RIGHT_B] * 4 + [RIGHT_A_B] * 7 + [RIGHT_B] * 2 + [LEFT] * 4
-    infos = [env.step(action)[-1] for action in actions]
-    assert [info["saved"] for info in infos] == [False] * (len(actions) - 1) + [True]
-    assert infos[-1]["outcome"] == STALL
-    env.close()
+    statuses = [game.step(action)[-1] for action in actions]
+    assert [status.saved for status in statuses] == [False] * (len(actions) - 1) + [True]
+    assert statuses[-1].outcome == STALL
+    game.close()
 
 
-def test_no_save_points_unless_asked_for(env):
-    env.reset()
+def test_no_save_points_unless_asked_for(game):
+    game.reset()
     for action in [RIGHT_A_B] * 40:
-        *_, terminated, _, info = env.step(action)
-        assert not info["saved"]
+        *_, terminated, _, status = game.step(action)
+        assert not status.saved
         if terminated:
             break
-    assert info["x"] > 240
+    assert status.x > 240

@@ -10,15 +10,22 @@ import pytest
 from mario_rl.config import FRAME_SHAPE, STACK
 from mario_rl.evaluation.play import (
     EpisodeResult,
-    FrameStacks,
     most_stages_cleared,
     play_episodes,
     rank,
     summarize,
     wilson_interval,
 )
-from mario_rl.games.mario_game import CLEAR, DEATH, OUTCOMES, RUNNING, STALL
-from mario_rl.games.workers import Position, SerialEnvs
+from mario_rl.games.interface import (
+    CLEAR,
+    DEATH,
+    OUTCOMES,
+    RUNNING,
+    STALL,
+    Position,
+    Status,
+)
+from mario_rl.games.serial import SerialGames
 
 NUM_ACTIONS = 3
 
@@ -30,20 +37,20 @@ class Walk:
         self.resets: list[int] = []  # the no-op frames of each
         self.over = True
 
-    def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, Status]:
         self.resets.append(0)
         self.over = False
         self._x = self._steps = 0
         return self.noop(noop_frames)
 
-    def noop(self, frames: int) -> tuple[np.ndarray, dict[str, Any]]:
+    def noop(self, frames: int) -> tuple[np.ndarray, Status]:
         assert self._steps == 0, "no-op frames after a decision"
         self.resets[-1] += frames
         self._x = self._start = self.resets[-1]
         self._goal = 4 + self._x % 5
-        return self._frame(), self._info(RUNNING)
+        return self._frame(), self._status(RUNNING)
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, Status]:
         assert not self.over, "a step after the end"
         assert 0 <= action < NUM_ACTIONS
         self._steps += 1
@@ -55,7 +62,7 @@ class Walk:
             outcome = STALL
         self.over = outcome != RUNNING
         terminated, truncated = outcome in (CLEAR, DEATH), outcome == STALL
-        return self._frame(), action / 4, terminated, truncated, self._info(outcome)
+        return self._frame(), action / 4, terminated, truncated, self._status(outcome)
 
     def close(self) -> None:
         pass
@@ -65,12 +72,12 @@ class Walk:
         frame[0, 0] = (self._x * 29 + self._steps * 3) % 256
         return frame
 
-    def _info(self, outcome: int) -> dict[str, Any]:
-        return {
-            "x": self._x, "y": 2 * self._x, "max_x": self._x, "world": 2, "stage": 3,
-            "stages_cleared": int(outcome == CLEAR), "game_score": 10 * self._steps, "coins": 5,
-            "time_left": 400 - self._steps, "outcome": outcome,
-        }  # fmt: skip
+    def _status(self, outcome: int) -> Status:
+        return Status(
+            x=self._x, y=2 * self._x, max_x=self._x, world=2, stage=3,
+            stages_cleared=int(outcome == CLEAR), game_score=10 * self._steps, coins=5,
+            time_left=400 - self._steps, outcome=outcome, saved=False,
+        )  # fmt: skip
 
 
 def policy(obs: np.ndarray) -> np.ndarray:
@@ -84,7 +91,7 @@ def play(
     episodes: int, num_envs: int = 2, seed: int = 0, **options: Any
 ) -> tuple[list[EpisodeResult], list[Walk]]:
     games = [Walk() for _ in range(num_envs)]
-    results = play_episodes(policy, SerialEnvs(games), episodes, seed, **options)
+    results = play_episodes(policy, SerialGames.of(games), episodes, seed, **options)
     return results, games
 
 
@@ -98,14 +105,16 @@ def play_by_hand(noop_frames: int, actions: list[int] | None = None) -> EpisodeR
             action = int(policy(np.stack(frames[-STACK:])[None])[0].argmax())
         else:
             action = actions[len(result.x)]
-        frame, reward, _, _, info = game.step(action)
+        frame, reward, _, _, status = game.step(action)
         frames.append(frame)
         result.position.actions.append(action)
         result.episode_return += reward
-        result.x.append(info.pop("x"))
-        result.y.append(info.pop("y"))
-        result.outcome = OUTCOMES[info.pop("outcome")]
-        for name, value in info.items():
+        values = status._asdict()
+        assert not values.pop("saved")
+        result.x.append(values.pop("x"))
+        result.y.append(values.pop("y"))
+        result.outcome = OUTCOMES[values.pop("outcome")]
+        for name, value in values.items():
             setattr(result, name, value)
     return result
 
@@ -153,7 +162,7 @@ def test_little_exploration_is_mostly_greedy():
     wait = np.array([1.0, 0.0, 0.0], dtype=np.float32)
     games = [Walk() for _ in range(4)]
     results = play_episodes(
-        lambda obs: np.tile(wait, (len(obs), 1)), SerialEnvs(games), 100, 0, epsilon=0.1
+        lambda obs: np.tile(wait, (len(obs), 1)), SerialGames.of(games), 100, 0, epsilon=0.1
     )
     actions = np.concatenate([result.position.actions for result in results])
     assert (actions != 0).mean() == pytest.approx(0.1 * 2 / 3, abs=0.03)
@@ -237,26 +246,6 @@ def test_more_environments_than_episodes():
     results, games = play(2, num_envs=5)
     assert len(results) == 2
     assert [len(game.resets) for game in games] == [1, 1, 0, 0, 0]
-
-
-# frame stacks
-
-
-def test_frame_stacks_equal_naive_stacking():
-    rng = np.random.default_rng(0)
-    num_envs = 3
-    stacks = FrameStacks(num_envs)
-    histories: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
-    for step in range(40):
-        frames = rng.integers(256, size=(num_envs, *FRAME_SHAPE), dtype=np.uint8)
-        is_first = rng.random(num_envs) < (1 if step == 0 else 0.2)
-        stacks.append(frames, is_first)
-        for env, history in enumerate(histories):
-            if is_first[env]:
-                history[:] = [frames[env]] * (STACK - 1)
-            history.append(frames[env])
-            assert np.array_equal(stacks.obs[env], np.stack(history[-STACK:]))
-    assert stacks.obs.shape == (num_envs, STACK, *FRAME_SHAPE) and stacks.obs.dtype == np.uint8
 
 
 # figures

@@ -21,7 +21,7 @@ from scripts import call
 
 from mario_rl.agent.saved_model import Model
 from mario_rl.cli import run_script
-from mario_rl.games.workers import WorkerEnvs
+from mario_rl.games.workers import WorkerGames
 from mario_rl.reports import playback
 from mario_rl.storage.checkpoint import CheckpointStore
 
@@ -325,7 +325,7 @@ def test_evaluate_says_what_is_wrong_in_one_line(folder, trained, monkeypatch):
 
 
 def test_a_worker_that_dies_does_not_spoil_the_json(folder, trained, monkeypatch):
-    class DyingEnvs(WorkerEnvs):
+    class DyingGames(WorkerGames):
         def step_wait(self):
             if len(self.positions[0].actions) == 1:
                 os.kill(self.pids()[0], signal.SIGKILL)
@@ -333,7 +333,7 @@ def test_a_worker_that_dies_does_not_spoil_the_json(folder, trained, monkeypatch
 
     words = ["--model-path", "models/first.pth", "--json", "--episodes", "1", "--max-steps", "3"]
     expected = call("eval_mario.py", words, folder)[1]
-    monkeypatch.setattr(playback, "WorkerEnvs", DyingEnvs)
+    monkeypatch.setattr(playback, "WorkerGames", DyingGames)
     code, output, errors = call("eval_mario.py", words, folder)
     assert code == 0 and output == expected and "takes its games up" in errors
 

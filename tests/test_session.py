@@ -14,7 +14,7 @@ from mario_rl.agent.learner import Learner
 from mario_rl.agent.saved_model import Lineage, Model
 from mario_rl.config import Config
 from mario_rl.errors import UserError
-from mario_rl.games.workers import SerialEnvs
+from mario_rl.games.serial import SerialGames
 from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.files import RunPaths
 from mario_rl.storage.recorder import Recorder
@@ -59,7 +59,7 @@ def make_session(tmp_path):
         paths = RunPaths(tmp_path, "run")
         learner = SlowLearner(CONFIG.learner, Corridor.num_actions, torch.device("cpu"), 0)
         recorder = Recorder(paths, {}, 0)
-        trainer = Trainer(CONFIG, learner, SerialEnvs([Corridor(), Corridor()]), recorder)
+        trainer = Trainer(CONFIG, learner, SerialGames.of([Corridor(), Corridor()]), recorder)
         store = store_type(paths.checkpoints)
         session = Session(paths, trainer, store, Lineage(), Progress("run"), lambda: False)
         sessions.append(session)

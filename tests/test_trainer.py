@@ -18,8 +18,9 @@ from games import Corridor
 from mario_rl.agent.learner import Learner
 from mario_rl.config import Config
 from mario_rl.errors import UserError
-from mario_rl.games.mario_game import CLEAR, DEATH
-from mario_rl.games.workers import SerialEnvs, WorkerEnvs
+from mario_rl.games.interface import CLEAR, DEATH
+from mario_rl.games.serial import SerialGames
+from mario_rl.games.workers import WorkerGames
 from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.files import RunPaths
 from mario_rl.storage.recorder import Recorder
@@ -44,11 +45,11 @@ SMALL = Config().replaced(
 def make_trainer(config, tmp_path, name, contents=None, env_steps=0):
     learner = Learner(config.learner, Corridor.num_actions, torch.device("cpu"), config.run.seed)
     exploration = config.exploration
-    envs = SerialEnvs(
+    games = SerialGames.of(
         [Corridor(save_points=i < exploration.num_retrying) for i in range(exploration.num_envs)]
     )
     recorder = Recorder(RunPaths(tmp_path, name), contents or {}, env_steps)
-    return Trainer(config, learner, envs, recorder)
+    return Trainer(config, learner, games, recorder)
 
 
 def weights_of(trainer):
@@ -69,10 +70,10 @@ def test_solves_a_small_task(tmp_path):
     trainer = make_trainer(config, tmp_path, "solve")
     while trainer.env_steps < 1500:
         trainer.step()
-    envs = SerialEnvs([Corridor() for _ in range(2)])
+    games = SerialGames.of([Corridor() for _ in range(2)])
     with torch.no_grad():
         trainer.learner.online_net.advantage[2].weight.zero_()
-    trainer.evaluate(envs, lambda: False)
+    trainer.evaluate(games, lambda: False)
     assert trainer.best_evaluation["clear_rate"] >= 0.8, "the average is judged"
 
 
@@ -87,7 +88,7 @@ def test_speeds_are_those_of_training_alone(tmp_path, monkeypatch):
         paused += 1000
         return False
 
-    trainer.evaluate(SerialEnvs([Corridor()]), slow)
+    trainer.evaluate(SerialGames.of([Corridor()]), slow)
     while trainer.last_update is None:
         trainer.step()
     assert paused > 1000 and trainer.last_update.env_steps_per_s > 1
@@ -144,24 +145,24 @@ class SlowLearner(Learner):
         return super().update(batch)
 
 
-class SlowWorkers(WorkerEnvs):
-    def step_async(self, commands, arguments):
-        super().step_async(commands, arguments)
+class SlowWorkers(WorkerGames):
+    def step_async(self, commands, noop_frames):
+        super().step_async(commands, noop_frames)
         if random.random() < 0.2:
             pid = random.choice(self.pids())
             os.kill(pid, signal.SIGSTOP)
             threading.Timer(random.random() / 5, os.kill, (pid, signal.SIGCONT)).start()
 
 
-def play_real_game(tmp_path, learner_type, envs_type):
+def play_real_game(tmp_path, learner_type, games_type):
     config = SMALL.replaced({"stage": "1-1", "num_envs": 2, "stall_steps": 5})
     learner = learner_type(config.learner, 7, torch.device("cpu"), config.run.seed)
-    paths = RunPaths(tmp_path, f"{learner_type.__name__}-{envs_type.__name__}")
+    paths = RunPaths(tmp_path, f"{learner_type.__name__}-{games_type.__name__}")
     with (
-        closing(envs_type(config.env, 2)) as envs,
+        closing(games_type(config.env, 2, print)) as games,
         closing(Recorder(paths, {}, 0)) as recorder,
     ):
-        trainer = Trainer(config, learner, envs, recorder)
+        trainer = Trainer(config, learner, games, recorder)
         while trainer.env_steps < 200:
             trainer.step()
         assert trainer.updates > 3 and trainer.episodes > 1
@@ -169,8 +170,8 @@ def play_real_game(tmp_path, learner_type, envs_type):
 
 
 def test_timing_changes_nothing(tmp_path):
-    expected, expected_replay = play_real_game(tmp_path, Learner, WorkerEnvs)
-    for types in ((SlowLearner, WorkerEnvs), (Learner, SlowWorkers)):
+    expected, expected_replay = play_real_game(tmp_path, Learner, WorkerGames)
+    for types in ((SlowLearner, WorkerGames), (Learner, SlowWorkers), (Learner, SerialGames)):
         actual, replay = play_real_game(tmp_path, *types)
         assert all(torch.equal(expected[key], actual[key]) for key in expected)
         assert all(np.array_equal(expected_replay[key], replay[key]) for key in replay)
@@ -251,11 +252,11 @@ def test_games_go_on_from_their_save_points(tmp_path, monkeypatch):
 def test_budgets_and_evaluation_times(tmp_path):
     config = SMALL.replaced({"max_steps": 120, "eval_interval": 50, "eval_episodes": 2})
     trainer = make_trainer(config, tmp_path, "budget")
-    envs = SerialEnvs([Corridor()])
+    games = SerialGames.of([Corridor()])
     evaluated_at = []
     while trainer.budget_spent() < 1 or trainer.evaluation_due():
         if trainer.evaluation_due():
-            trainer.evaluate(envs, lambda: False)
+            trainer.evaluate(games, lambda: False)
             evaluated_at.append(trainer.env_steps)
         else:
             trainer.step()
@@ -268,16 +269,16 @@ def test_interrupted_evaluation_stays_due(tmp_path):
     trainer = make_trainer(config, tmp_path, "interrupted")
     while not trainer.evaluation_due():
         trainer.step()
-    assert trainer.evaluate(SerialEnvs([Corridor()]), lambda: True) is None
+    assert trainer.evaluate(SerialGames.of([Corridor()]), lambda: True) is None
     assert trainer.evaluation_due() and trainer.best_evaluation is None
 
 
 def test_best_evaluation_is_kept(tmp_path):
     trainer = make_trainer(SMALL.replaced({"eval_episodes": 1}), tmp_path, "best")
-    envs = SerialEnvs([Corridor()])
-    assert trainer.evaluate(envs, lambda: False).is_best == 1
+    games = SerialGames.of([Corridor()])
+    assert trainer.evaluate(games, lambda: False).is_best == 1
     trainer.best_evaluation |= {"mean_stages_cleared": 1.5, "mean_x": 99.0}
-    assert trainer.evaluate(envs, lambda: False).is_best == 0
+    assert trainer.evaluate(games, lambda: False).is_best == 0
     assert trainer.best_evaluation["mean_x"] == 99.0
 
 
@@ -290,7 +291,7 @@ class FirstEpisodes(Corridor):
 
     def step(self, action):
         self._left -= 1
-        return self._frame(), 0.0, True, False, self._info(CLEAR if self._left >= 0 else DEATH)
+        return self._frame(), 0.0, True, False, self._status(CLEAR if self._left >= 0 else DEATH)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +302,7 @@ class FirstEpisodes(Corridor):
 def test_what_may_be_the_best_is_played_on_before_it_is(tmp_path, cleared, best, played, is_best):
     trainer = make_trainer(SMALL.replaced({"eval_episodes": 2}), tmp_path, "lucky")
     trainer.best_evaluation = {"clear_rate": best, "mean_stages_cleared": best, "mean_x": 0.0}
-    record = trainer.evaluate(SerialEnvs([FirstEpisodes(cleared)]), lambda: False)
+    record = trainer.evaluate(SerialGames.of([FirstEpisodes(cleared)]), lambda: False)
     assert (record.clears, record.eval_episodes, record.is_best) == (cleared, played, is_best)
     assert trainer.best_evaluation["clear_rate"] == (cleared / played if is_best else best)
 
@@ -312,16 +313,16 @@ def test_the_best_of_the_full_game_clears_most_stages(tmp_path, cleared, is_best
     trainer.best_evaluation = {"clear_rate": 1.0, "mean_stages_cleared": 1.0, "mean_x": 0.0}
 
     class TwoStages(FirstEpisodes):
-        def _info(self, outcome):
-            return {**super()._info(outcome), "stages_cleared": 2 * (outcome == CLEAR)}
+        def _status(self, outcome):
+            return super()._status(outcome)._replace(stages_cleared=2 * (outcome == CLEAR))
 
-    record = trainer.evaluate(SerialEnvs([TwoStages(cleared)]), lambda: False)
+    record = trainer.evaluate(SerialGames.of([TwoStages(cleared)]), lambda: False)
     assert (record.clears, record.eval_episodes, record.is_best) == (cleared, 10, is_best)
 
 
 def test_what_has_cleared_nothing_is_not_played_on(tmp_path):
     trainer = make_trainer(SMALL.replaced({"eval_episodes": 2}), tmp_path, "early")
-    record = trainer.evaluate(SerialEnvs([FirstEpisodes(0)]), lambda: False)
+    record = trainer.evaluate(SerialGames.of([FirstEpisodes(0)]), lambda: False)
     assert (record.clears, record.eval_episodes, record.is_best) == (0, 2, 1)
 
 

@@ -1,4 +1,4 @@
-"""Hashes of what the environment does on fixed trajectories, for comparing emulator stacks.
+"""Hashes of what the game does on fixed trajectories, for comparing emulator stacks.
 
 Run as a script it prints them as JSON; `tests/data/trajectories.json` holds them.
 """
@@ -13,7 +13,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mario_rl.config import EnvConfig
-from mario_rl.games.mario_game import CLASSIC, MarioEnv
+from mario_rl.games.emulator import CLASSIC
+from mario_rl.games.mario_game import MarioGame
 
 STAGES = ("1-1", "1-2", "4-2", "7-4", "full")
 STEPS = 250
@@ -25,23 +26,24 @@ def trajectory_hash(stage: str) -> str:
         stage=stage, action_set="complex", view="screen", pixels="grey", show_buttons=False,
         stall_steps=60, death_penalty=2.5,
     )  # fmt: skip
-    env = MarioEnv(config)
+    game = MarioGame(config)
     rng = np.random.default_rng(0)
     digest = hashlib.sha256()
-    frame, info = env.reset()
+    frame, _ = game.reset()
     action = 1
     for _ in range(STEPS):
         if rng.random() < 0.3:  # hold buttons for a while, or Mario gets nowhere
             action = int(rng.choice([1, 2, 3, 4, 4, 4, 5, 10, 11]))
-        frame, reward, terminated, truncated, info = env.step(action)
+        frame, reward, terminated, truncated, status = game.step(action)
         digest.update(frame.tobytes())
-        digest.update(env.screen().tobytes())
-        digest.update(env.ram())
+        digest.update(game.screen().tobytes())
+        digest.update(game.ram())
+        info = status._asdict()
         del info["saved"]  # there are no save points here, nor were there when the hashes were made
         digest.update(repr((reward, terminated, truncated, sorted(info.items()))).encode())
         if terminated or truncated:
-            env.reset(int(rng.integers(31)))
-    env.close()
+            game.reset(int(rng.integers(31)))
+    game.close()
     return digest.hexdigest()
 
 

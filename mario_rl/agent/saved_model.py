@@ -9,7 +9,7 @@ import torch
 from mario_rl.agent.network import DuelingNetwork
 from mario_rl.config import Config
 from mario_rl.errors import UserError
-from mario_rl.games.mario_game import action_names
+from mario_rl.games.actions import action_names
 from mario_rl.storage.tensor_file import load_tensors, save_tensors
 
 _KIND = "model"

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
-from mario_rl.config import EVALUATION_EPSILON, FRAME_SHAPE, FULL_GAME, MAX_NOOP_FRAMES, STACK
-from mario_rl.games.mario_game import FRAME_SKIP, OUTCOMES
-from mario_rl.games.workers import IDLE, NOOP, RESET, Envs, Position
+from mario_rl.config import EVALUATION_EPSILON, FULL_GAME, MAX_NOOP_FRAMES, STACK
+from mario_rl.games.episode_start import EpisodeStarts
+from mario_rl.games.interface import IDLE, OUTCOMES, Games, Position
+from mario_rl.replay.frame_ring import FrameRing
 
 
 @dataclass
@@ -50,32 +52,26 @@ class EpisodeResult:
         return self.outcome != "running" or len(self.x) == max_steps
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Player:
     """An episode that is being played."""
 
     number: int
     result: EpisodeResult
     rng: np.random.Generator
-    noops_left: int  # emulated frames before the first decision
 
-
-class FrameStacks:
-    """The observations of N games, uint8 [N, 4, 84, 84], oldest frame first."""
-
-    def __init__(self, num_envs: int) -> None:
-        self.obs = np.zeros((num_envs, STACK, *FRAME_SHAPE), dtype=np.uint8)
-
-    def append(self, frames: np.ndarray, is_first: np.ndarray) -> None:
-        """Add frames, uint8 [N, 84, 84]; where an episode begins, its first fills the stack."""
-        self.obs[:, :-1] = self.obs[:, 1:]
-        self.obs[:, -1] = frames
-        self.obs[is_first] = frames[is_first][:, None]
+    def decide(self, q_values: np.ndarray, epsilon: float) -> int:
+        """An epsilon-greedy action, given float32 [num_actions], which is noted in the result."""
+        explores = self.rng.random() < epsilon
+        random_action = self.rng.integers(len(q_values))
+        action = int(random_action if explores else q_values.argmax())
+        self.result.position.actions.append(action)
+        return action
 
 
 def play_episodes(
-    q_values: Callable[[np.ndarray], np.ndarray],
-    envs: Envs,
+    q_values: Callable[[np.ndarray | torch.Tensor], np.ndarray],
+    games: Games,
     episodes: int,
     seed: int,
     *,
@@ -86,59 +82,59 @@ def play_episodes(
     on_end: Callable[[int, EpisodeResult], None] = lambda number, result: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[EpisodeResult]:
-    """Play episodes, as many at a time as there are environments.
+    """Play episodes, as many at a time as there are games.
 
     Args:
         q_values: float32 [N, num_actions] of observations, uint8 [N, 4, 84, 84].
         max_steps: cut an episode off after so many decisions; its outcome stays "running".
         first_episode: the number of the first: its random generator is that of `seed` and this.
-        on_end: told of each episode, by its number, when it ends or is left unfinished, but for
-            those without a decision.
+        on_end: told of each episode, by its number, when it ends or is left unfinished, unless no
+            decision was made in it.
 
     Returns:
         The results in the order of the episodes' numbers. If `should_stop` ends it early these are
         the episodes begun by then, the unfinished with the outcome "running".
     """
     results: list[EpisodeResult] = []
-    players: list[_Player | None] = [None] * envs.num_envs
-    stacks = FrameStacks(envs.num_envs)
-    commands = np.full(envs.num_envs, IDLE)
-    arguments = np.zeros(envs.num_envs, dtype=np.int32)
+    players: dict[int, _Player] = {}  # by the number of the game
+    starts = EpisodeStarts(games.num_envs)
+    ring = FrameRing(STACK, games.num_envs)
     while not should_stop():
-        q = q_values(stacks.obs)
-        for i, player in enumerate(players):
-            commands[i] = IDLE
-            if player is None and len(results) < episodes:
-                number = first_episode + len(results)
-                rng = np.random.default_rng([seed, number])
-                noop_frames = int(rng.integers(max_noop_frames + 1))
-                results.append(EpisodeResult(Position(noop_frames, [])))
-                players[i] = _Player(number, results[-1], rng, noop_frames)
-                commands[i] = RESET
-            elif player is not None and player.noops_left > 0:
-                commands[i], arguments[i] = NOOP, min(player.noops_left, FRAME_SKIP)
-                player.noops_left -= int(arguments[i])
-            elif player is not None:
-                explore = player.rng.random() < epsilon
-                random_action = player.rng.integers(q.shape[1])
-                commands[i] = random_action if explore else q[i].argmax()
-                player.result.position.actions.append(int(commands[i]))
+        commands = np.full(games.num_envs, IDLE)
+        deciding = [i for i in sorted(players) if starts.noops_left[i] == 0]
+        if deciding:
+            q = q_values(ring.stacks(ring.newest_slots()))
+            for i in deciding:
+                commands[i] = players[i].decide(q[i], epsilon)
+        resets = np.zeros(games.num_envs, dtype=np.bool_)
+        noop_frames = np.zeros(games.num_envs, dtype=np.int64)
+        for i in range(games.num_envs):
+            if i not in players and len(results) < episodes:
+                player = _new_player(seed, first_episode + len(results), max_noop_frames)
+                players[i], resets[i] = player, True
+                noop_frames[i] = player.result.position.noop_frames
+                results.append(player.result)
+        step_frames = starts.command(commands, resets, noop_frames)
         if (commands == IDLE).all():
             return results
-        envs.step_async(commands, arguments)
-        frames, records = envs.step_wait()
-        stacks.append(frames, (commands == RESET) | (commands == NOOP))
-        for i in np.flatnonzero(commands >= 0):
-            player = players[i]
-            assert player is not None
-            player.result.observe(records[i])
-            if player.result.is_over(max_steps):
-                players[i] = None
+        games.step_async(commands, step_frames)
+        frames, records = games.step_wait()
+        ring.append(frames, commands < 0)
+        for i in deciding:
+            players[i].result.observe(records[i])
+            if players[i].result.is_over(max_steps):
+                player = players.pop(i)
                 on_end(player.number, player.result)
-    for player in players:
-        if player is not None and player.result.x:
+    for _, player in sorted(players.items()):
+        if player.result.x:
             on_end(player.number, player.result)
     return results
+
+
+def _new_player(seed: int, number: int, max_noop_frames: int) -> _Player:
+    rng = np.random.default_rng([seed, number])
+    noop_frames = int(rng.integers(max_noop_frames + 1))
+    return _Player(number, EpisodeResult(Position(noop_frames, [])), rng)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -1,7 +1,6 @@
-"""Many games at once, in lockstep: in worker processes on every core, or in this process.
+"""Many games at once, in worker processes on every core.
 
-Resets are commands like actions are: a finished game stands still until it is told to begin anew,
-in a step of its own, and the no-op frames that follow come a step's worth at a time, so that the
+A finished game stands still until it is told to begin an episode, in a step of its own, so that the
 others hardly wait for it. (Where a save point has taken the place of the start, the start screen is
 played again, which takes longer.)
 
@@ -17,19 +16,15 @@ import signal
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mario_rl.config import FRAME_SHAPE, EnvConfig
 from mario_rl.errors import WorkerDied
-from mario_rl.games.mario_game import MarioEnv
+from mario_rl.games.interface import IDLE, RECORD_DTYPE, Position, advance, execute, replay
+from mario_rl.games.mario_game import MarioGame
 from mario_rl.machine import available_cores
-
-RESET = -1  # begin an episode
-NOOP = -2  # let as many frames pass as the argument says; only between a RESET and the first action
-IDLE = -3  # do nothing
-RETRY = -4  # begin an episode at the last save point
 
 # Where the cores are few, the trainer goes first: it holds up the games when it is late, while a
 # game that is late is waited for by nobody but the next step.
@@ -39,154 +34,19 @@ _NICENESS = 10
 # frames do not all take equally long.
 _WORKERS_PER_CORE = 4
 
-# What a step tells beside the frame; see MarioEnv.step.
-RECORD_DTYPE = np.dtype(
-    [
-        ("reward", np.float32),
-        ("terminated", np.bool_),
-        ("truncated", np.bool_),
-        ("x", np.int32),
-        ("y", np.int32),
-        ("max_x", np.int32),
-        ("world", np.int32),
-        ("stage", np.int32),
-        ("stages_cleared", np.int32),
-        ("game_score", np.int32),
-        ("coins", np.int32),
-        ("time_left", np.int32),
-        ("outcome", np.int32),
-        ("saved", np.bool_),
-    ]
-)
 
+class _Arrays(NamedTuple):
+    """What the trainer and its workers tell each other in a step of N games."""
 
-class Position(NamedTuple):
-    """Where a game stands: it is deterministic, so what was done since the reset says it all."""
-
-    noop_frames: int
-    actions: list[int]
-    saved: int = 0  # how many of the actions lie before the last save point; 0: there is none
-    start: int = 0  # before that where the episode began; 0: at the reset
-
-
-class Game(Protocol):
-    """What `MarioEnv` provides."""
-
-    def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, dict[str, Any]]: ...
-
-    def noop(self, frames: int) -> tuple[np.ndarray, dict[str, Any]]: ...
-
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]: ...
-
-    def save(self) -> None: ...
-
-    def retry(self) -> tuple[np.ndarray, dict[str, Any]]: ...
-
-    def close(self) -> None: ...
-
-
-class Envs(Protocol):
-    """N games in lockstep."""
-
-    num_envs: int
-    positions: list[Position]  # where the games stand; a reset begins a new list of actions
-
-    def step_async(self, commands: np.ndarray, arguments: np.ndarray) -> None:
-        """Begin a step: for each game an action or one of RESET, NOOP, IDLE and RETRY, int [N],
-        and the command's argument."""
-
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
-        """Finish it: frames, uint8 [N, 84, 84], and records, RECORD_DTYPE [N], both copies."""
-
-    def restore(self, positions: Sequence[Position]) -> np.ndarray:
-        """Bring every game to a position; returns the frames there, uint8 [N, 84, 84]."""
-
-    def close(self) -> None: ...
-
-
-def _execute(
-    game: Game, command: int, argument: int, frame: np.ndarray, record: np.ndarray
-) -> None:
-    """Carry out a command; the results go into views of the shared arrays."""
-    if command == IDLE:
-        return
-    if command < 0:
-        if command == RESET:
-            frame[:], info = game.reset()
-        elif command == RETRY:
-            frame[:], info = game.retry()
-        else:
-            frame[:], info = game.noop(int(argument))
-        reward, terminated, truncated = 0.0, False, False
-    else:
-        frame[:], reward, terminated, truncated, info = game.step(command)
-    record["reward"], record["terminated"], record["truncated"] = reward, terminated, truncated
-    for name, value in info.items():
-        record[name] = value
-
-
-def _replay(game: Game, position: Position, frame: np.ndarray) -> None:
-    frame[:], _ = game.reset(position.noop_frames)
-    for action in position.actions[: position.start]:
-        game.step(action)
-    if position.start > 0:
-        game.save()
-        frame[:], _ = game.retry()
-    for action in position.actions[position.start :]:
-        frame[:] = game.step(action)[0]
-
-
-def _advance(
-    positions: list[Position], commands: np.ndarray, arguments: np.ndarray, records: np.ndarray
-) -> None:
-    """Note what a step did."""
-    for i, command in enumerate(commands.tolist()):
-        if command == RESET:
-            positions[i] = Position(0, [])
-        elif command == NOOP:
-            before = positions[i]
-            positions[i] = Position(before.noop_frames + int(arguments[i]), before.actions)
-        elif command == RETRY:
-            noop_frames, actions, saved, _ = positions[i]
-            positions[i] = Position(noop_frames, actions[:saved], saved, saved)
-        elif command != IDLE:
-            positions[i].actions.append(command)
-            if records[i]["saved"]:
-                positions[i] = positions[i]._replace(saved=len(positions[i].actions))
-
-
-class SerialEnvs:
-    """Games played one after the other in this process."""
-
-    def __init__(self, games: Sequence[Game]) -> None:
-        self.num_envs = len(games)
-        self.positions = [Position(0, []) for _ in games]
-        self._games = games
-        self._frames = np.zeros((len(games), *FRAME_SHAPE), dtype=np.uint8)
-        self._records = np.zeros(len(games), dtype=RECORD_DTYPE)
-
-    def step_async(self, commands: np.ndarray, arguments: np.ndarray) -> None:
-        for i, game in enumerate(self._games):
-            _execute(game, commands[i], arguments[i], self._frames[i], self._records[i : i + 1])
-        _advance(self.positions, commands, arguments, self._records)
-
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._frames.copy(), self._records.copy()
-
-    def restore(self, positions: Sequence[Position]) -> np.ndarray:
-        for game, position, frame in zip(self._games, positions, self._frames, strict=True):
-            _replay(game, position, frame)
-        self.positions = list(positions)
-        return self._frames.copy()
-
-    def close(self) -> None:
-        for game in self._games:
-            game.close()
+    frames: np.ndarray  # uint8 [N, 84, 84]
+    records: np.ndarray  # RECORD_DTYPE [N]
+    commands: np.ndarray  # int32 [N]
+    noop_frames: np.ndarray  # int32 [N]
 
 
 class _Shared:
-    """Arrays in memory that the trainer and its workers share. Survives a kill without a trace:
-    the memory has no name, and the system frees it with its last user."""
+    """The arrays in memory that all processes share. It survives a kill without a trace: the
+    memory has no name, and the system frees it with its last user."""
 
     def __init__(self, context: Any, num_envs: int) -> None:
         self._buffers = [
@@ -197,12 +57,13 @@ class _Shared:
             )
         ]  # fmt: skip
 
-    def arrays(self) -> list[np.ndarray]:
-        """frames, records, commands, arguments"""
-        return [
-            np.frombuffer(buffer, dtype=dtype).reshape(shape)
-            for buffer, shape, dtype in self._buffers
-        ]
+    def arrays(self) -> _Arrays:
+        return _Arrays(
+            *(
+                np.frombuffer(buffer, dtype=dtype).reshape(shape)
+                for buffer, shape, dtype in self._buffers
+            )
+        )
 
 
 class _Worker:
@@ -251,21 +112,17 @@ class _Worker:
         self.process.kill()
 
 
-class WorkerEnvs:
-    """Games spread over worker processes, some for each core."""
+class WorkerGames:
+    """Implements `interface.Games` with processes, some for each core."""
 
     def __init__(
         self,
         config: EnvConfig,
         num_envs: int,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None],
         num_retrying: int = 0,
     ) -> None:
-        """
-        Args:
-            num_retrying: how many of the games, the first, make save points.
-            report: is told in one line when a worker had to be replaced.
-        """
+        """As `interface.Games` says; `report` is told when a worker had to be replaced."""
         # Spawned, not forked: a fork would copy the threads' locks of torch, and the pipes of the
         # other workers, so that none of them would notice when the trainer is killed.
         context = multiprocessing.get_context("spawn")
@@ -273,7 +130,7 @@ class WorkerEnvs:
         self.positions = [Position(0, []) for _ in range(num_envs)]
         self._report = report
         shared = _Shared(context, num_envs)
-        self._frames, self._records, self._commands, self._arguments = shared.arrays()
+        self._arrays = shared.arrays()
         self._start = functools.partial(_Worker, context, shared, config, num_retrying)
         num_workers = min(num_envs, _WORKERS_PER_CORE * available_cores())
         parts = np.array_split(np.arange(num_envs), num_workers)
@@ -283,9 +140,9 @@ class WorkerEnvs:
         """The workers' process ids."""
         return [worker.process.pid for worker in self._workers]
 
-    def step_async(self, commands: np.ndarray, arguments: np.ndarray) -> None:
-        self._commands[:] = commands
-        self._arguments[:] = arguments
+    def step_async(self, commands: np.ndarray, noop_frames: np.ndarray) -> None:
+        self._arrays.commands[:] = commands
+        self._arrays.noop_frames[:] = noop_frames
         for worker in self._workers:
             worker.begin(None)
 
@@ -297,8 +154,9 @@ class WorkerEnvs:
                 replacement = self._replace(i, death, self.positions[worker.part])
                 replacement.begin(None)
                 replacement.finish()
-        _advance(self.positions, self._commands, self._arguments, self._records)
-        return self._frames.copy(), self._records.copy()
+        frames, records, commands, noop_frames = self._arrays
+        advance(self.positions, commands, noop_frames, records)
+        return frames.copy(), records.copy()
 
     def restore(self, positions: Sequence[Position]) -> np.ndarray:
         self.positions = list(positions)
@@ -309,10 +167,10 @@ class WorkerEnvs:
                 worker.finish()
             except WorkerDied as death:
                 self._replace(i, death, self.positions[worker.part])
-        return self._frames.copy()
+        return self._arrays.frames.copy()
 
     def _replace(self, index: int, death: WorkerDied, positions: list[Position]) -> _Worker:
-        """Start a worker in place of one that died, and bring its games to the positions."""
+        """Replace a worker that died by a new one, and bring its games to the positions."""
         worker = self._workers[index] = self._start(self._workers[index].part)
         self._report(f"warning: {death}; a new one takes its games up where they stood")
         worker.begin(positions)
@@ -333,18 +191,19 @@ def _work(
 ) -> None:
     """The worker process: plays its part of the games until the trainer closes the pipe."""
     os.nice(_NICENESS)
-    frames, records, commands, arguments = (array[part] for array in shared.arrays())
+    frames, records, commands, noop_frames = (array[part] for array in shared.arrays())
     try:
         games = [
-            MarioEnv(config, save_points=i < num_retrying) for i in range(part.start, part.stop)
+            MarioGame(config, save_points=i < num_retrying) for i in range(part.start, part.stop)
         ]
         while True:
             positions = connection.recv()
             for i, game in enumerate(games):
                 if positions is not None:
-                    _replay(game, positions[i], frames[i])
-                else:
-                    _execute(game, commands[i], arguments[i], frames[i], records[i : i + 1])
+                    frames[i] = replay(game, positions[i])
+                elif commands[i] != IDLE:
+                    command, noops = int(commands[i]), int(noop_frames[i])
+                    frames[i], records[i] = execute(game, command, noops)
             connection.send(None)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return

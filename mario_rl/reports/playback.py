@@ -14,8 +14,10 @@ from mario_rl.config import EnvConfig
 from mario_rl.device import leave_cores_to_the_games
 from mario_rl.errors import UserError
 from mario_rl.evaluation.play import EpisodeResult, play_episodes, stages_a_game, summarize
-from mario_rl.games.mario_game import MarioEnv
-from mario_rl.games.workers import SerialEnvs, WorkerEnvs
+from mario_rl.games.interface import Games
+from mario_rl.games.mario_game import MarioGame
+from mario_rl.games.serial import SerialGames
+from mario_rl.games.workers import WorkerGames
 from mario_rl.reports.position_plot import save_position_plot
 from mario_rl.reports.video import VideoWriter, Window
 
@@ -106,13 +108,13 @@ def _play(
                 for view in viewers:
                     view(frame)
 
-            envs: Any = SerialEnvs([MarioEnv(env_config, on_frame)])
+            games: Games = SerialGames.of([MarioGame(env_config, on_frame)])
         else:
-            envs = WorkerEnvs(env_config, min(request.episodes, _GAMES_AT_A_TIME), say)
-        stack.enter_context(contextlib.closing(envs))
+            games = WorkerGames(env_config, min(request.episodes, _GAMES_AT_A_TIME), say)
+        stack.enter_context(contextlib.closing(games))
         results = play_episodes(
             model.network().q_values,
-            envs,
+            games,
             request.episodes,
             request.seed,
             epsilon=request.epsilon,

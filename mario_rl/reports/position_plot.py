@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mario_rl.evaluation.play import EpisodeResult
-from mario_rl.games.mario_game import FRAME_SKIP, FRAMES_PER_SECOND
+from mario_rl.games.interface import FRAME_SKIP, FRAMES_PER_SECOND
 from mario_rl.reports.panels import BLUE, GREEN, GREY, PURPLE, VERMILION
 from mario_rl.storage.files import atomic_write
 

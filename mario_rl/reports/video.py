@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from mario_rl.errors import UserError
-from mario_rl.games.mario_game import FRAMES_PER_SECOND, SCREEN_SHAPE
+from mario_rl.games.interface import FRAMES_PER_SECOND, SCREEN_SHAPE
 from mario_rl.storage.files import make_directory
 
 SCALE = 3  # the console's pixels on today's screens

@@ -26,14 +26,14 @@ from mario_rl.device import (
     trunk_dtype,
 )
 from mario_rl.errors import DamagedFile, UserError, WorkerDied
-from mario_rl.games.mario_game import action_names
-from mario_rl.games.workers import WorkerEnvs
+from mario_rl.games.actions import action_names
 from mario_rl.machine import (
     available_memory_bytes,
     git_commit,
     hardware,
     versions,
 )
+from mario_rl.registry import BACKENDS
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.settings import flag_of
 from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
@@ -134,19 +134,19 @@ def _train(paths: RunPaths, given: dict[str, Any]) -> None:
         stop_signals() as stop_requested,
         closing(Progress(paths.run_name)) as display,
         closing(
-            WorkerEnvs(
+            BACKENDS.get(config.run.games)(
                 config.env,
                 config.exploration.num_envs,
                 display.line,
                 config.exploration.num_retrying,
             )
-        ) as envs,
+        ) as games,
         closing(Recorder(paths, contents, env_steps)) as recorder,
     ):
         try:
             learner = _new_learner(config, device, dtype)
             learner.load_state_dict(state["learner"])
-            trainer = Trainer(config, learner, envs, recorder, frames_place)
+            trainer = Trainer(config, learner, games, recorder, frames_place)
             if progress:
                 trainer.load_state_dict(progress, checkpoint.frames)
                 display.line(f"resumed at {trainer.episodes} episodes, {trainer.env_steps:,} steps")

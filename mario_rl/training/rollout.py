@@ -1,24 +1,23 @@
 """The training games: what each is told to do, and what is going on in it.
 
-Some of them do not begin anew after a death or a stall but go on from their last save point, so
-that they get as far as the policy and its exploration lead, and practise longest what is hardest (a
-simple form of the returns of Go-Explore, Ecoffet et al. 2021, and of the resets of Salimans & Chen
-2018). The others play from the start, as in evaluations.
+Some of them do not start the stage again after a death or a stall but go on from their last save
+point, so that they get as far as the policy and its exploration lead, and practise longest what is
+hardest (a simple form of the returns of Go-Explore, Ecoffet et al. 2021, and of the resets of
+Salimans & Chen 2018). The others play from the start, as in evaluations.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mario_rl.agent.exploration import Exploration
-from mario_rl.config import MAX_NOOP_FRAMES, ExplorationConfig
-from mario_rl.games.mario_game import CLEAR, FRAME_SKIP
-from mario_rl.games.workers import NOOP, RESET, RETRY, Envs, Position
+from mario_rl.config import MAX_NOOP_FRAMES
+from mario_rl.games.episode_start import EpisodeStarts
+from mario_rl.games.interface import CLEAR, RESET, RETRY, Games, Position
 
 # A save point may be one from which nobody survives, or the clock may run out soon.
 MAX_RETRIES = 16
-
-_STATE = ("needs_reset", "noops_left", "retries_left", "episode_returns")
 
 
 class Episode(NamedTuple):
@@ -38,24 +37,38 @@ class Step(NamedTuple):
     ended: dict[int, Episode]  # by the number of the game
 
 
-class Rollout:
-    """N games, in lockstep. A new one begins all of them anew."""
+@dataclass(frozen=True)
+class RolloutState:
+    """All that the future of the games depends on, as it lies in checkpoints."""
 
-    def __init__(self, envs: Envs, config: ExplorationConfig, seed: np.random.SeedSequence) -> None:
-        self.envs = envs
-        self.exploration = Exploration(config, seed)
-        num_envs = envs.num_envs
-        # Where `_needs_reset`, the next command begins an episode, and then `_noops_left` emulated
-        # frames pass before the first decision.
+    needs_reset: np.ndarray  # bool [N], whether the next command begins an episode
+    noops_left: np.ndarray  # int64 [N], emulated frames that pass before the first decision
+    retries_left: np.ndarray  # int64 [N], from the last save point
+    episode_returns: np.ndarray  # float64 [N], so far
+    exploration: dict[str, Any]
+    # The positions of the games, as in `Position`
+    noop_frames: list[int]
+    actions: list[np.ndarray]  # uint8 [decisions]
+    saved: list[int]
+    start: list[int]
+
+
+class Rollout:
+    """N games, in lockstep. A new one starts all of them."""
+
+    def __init__(self, games: Games, exploration: Exploration) -> None:
+        self.games = games
+        self.exploration = exploration
+        num_envs = games.num_envs
         self._needs_reset = np.ones(num_envs, dtype=np.bool_)
-        self._noops_left = np.zeros(num_envs, dtype=np.int64)
-        self._retries_left = np.zeros(num_envs, dtype=np.int64)  # from the last save point
+        self._retries_left = np.zeros(num_envs, dtype=np.int64)
         self._episode_returns = np.zeros(num_envs)
-        self._commands = self._arguments = np.zeros(num_envs, dtype=np.int64)
+        self._starts = EpisodeStarts(num_envs)
+        self._commands = np.zeros(num_envs, dtype=np.int64)
 
     def step_async(self, q_values: np.ndarray, env_steps: int) -> None:
-        """Begin a step: epsilon-greedy actions; retries and resets, and after these a random number
-        of no-op frames.
+        """Begin a step: the actions that the exploration chooses; retries and resets, and after
+        these a random number of no-op frames.
 
         Args:
             q_values: float32 [N, num_actions].
@@ -65,57 +78,59 @@ class Rollout:
         retries = self._needs_reset & (self._retries_left > 0)
         resets = self._needs_reset & ~retries
         self._retries_left -= retries
-        # A step's worth of no-op frames at a time, lest the other games wait for this one.
-        self._noops_left = np.where(resets, noop_frames, self._noops_left)
-        commands[self._noops_left > 0] = NOOP
-        commands[resets] = RESET
-        commands[retries] = RETRY
-        self._commands, self._arguments = commands, np.minimum(self._noops_left, FRAME_SKIP)
-        self.envs.step_async(self._commands, self._arguments)
+        step_frames = self._starts.command(commands, resets, noop_frames, retries)
+        self._commands = commands
+        self.games.step_async(commands, step_frames)
 
     def step_wait(self) -> Step:
         """Finish it."""
-        frames, records = self.envs.step_wait()
+        frames, records = self.games.step_wait()
         commands = self._commands
         begins, plays = (commands == RESET) | (commands == RETRY), commands >= 0
         self._needs_reset[begins] = False
-        self._noops_left -= np.where(commands == NOOP, self._arguments, 0)
         self._episode_returns = np.where(begins, 0.0, self._episode_returns + records["reward"])
         self._retries_left[plays & records["saved"]] = MAX_RETRIES
         self._retries_left[plays & (records["outcome"] == CLEAR)] = 0
         self._needs_reset[plays & (records["terminated"] | records["truncated"])] = True
         ended = {}
         for i in np.flatnonzero(self._needs_reset).tolist():
-            _, actions, _, start = self.envs.positions[i]
-            ended[i] = Episode(float(self._episode_returns[i]), len(actions) - start, start)
+            position = self.games.positions[i]
+            length_steps = len(position.actions) - position.start
+            ended[i] = Episode(float(self._episode_returns[i]), length_steps, position.start)
         return Step(frames, commands, records, ended)
 
-    def state_dict(self) -> dict[str, Any]:
-        positions = self.envs.positions
-        return {
-            **{name: getattr(self, f"_{name}") for name in _STATE},
-            "exploration": self.exploration.state_dict(),
-            "noop_frames": [position.noop_frames for position in positions],
-            "actions": [np.array(position.actions, dtype=np.uint8) for position in positions],
-            "saved": [position.saved for position in positions],
-            "start": [position.start for position in positions],
-        }
+    def state(self) -> RolloutState:
+        """Between two steps."""
+        positions = self.games.positions
+        return RolloutState(
+            needs_reset=self._needs_reset,
+            noops_left=self._starts.noops_left,
+            retries_left=self._retries_left,
+            episode_returns=self._episode_returns,
+            exploration=self.exploration.state_dict(),
+            noop_frames=[position.noop_frames for position in positions],
+            actions=[np.array(position.actions, dtype=np.uint8) for position in positions],
+            saved=[position.saved for position in positions],
+            start=[position.start for position in positions],
+        )
 
-    def load_state_dict(self, state: dict[str, Any]) -> np.ndarray | None:
+    def load_state(self, state: RolloutState) -> np.ndarray | None:
         """Bring the games to where they were.
 
         Returns:
             uint8 [N, 84, 84], what is seen there; None if nothing was played yet.
         """
-        for name in _STATE:
-            getattr(self, f"_{name}")[:] = state[name]
-        self.exploration.load_state_dict(state["exploration"])
-        if self._needs_reset.all() and not any(map(len, state["actions"])):
+        self._needs_reset[:] = state.needs_reset
+        self._starts.noops_left[:] = state.noops_left
+        self._retries_left[:] = state.retries_left
+        self._episode_returns[:] = state.episode_returns
+        self.exploration.load_state_dict(state.exploration)
+        if self._needs_reset.all() and not any(map(len, state.actions)):
             return None
         positions = [
             Position(noop_frames, actions.tolist(), saved, start)
             for noop_frames, actions, saved, start in zip(
-                *(state[name] for name in Position._fields), strict=True
+                state.noop_frames, state.actions, state.saved, state.start, strict=True
             )
         ]
-        return self.envs.restore(positions)
+        return self.games.restore(positions)

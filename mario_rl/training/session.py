@@ -15,8 +15,9 @@ from typing import Any
 from mario_rl.agent.saved_model import Lineage, Model
 from mario_rl.device import gpu_memory
 from mario_rl.evaluation.play import brief, cleared, stages_a_game
-from mario_rl.games.workers import WorkerEnvs
+from mario_rl.games.interface import Games
 from mario_rl.machine import resident_memory_bytes
+from mario_rl.registry import BACKENDS
 from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.files import RunPaths
 from mario_rl.training.display import Progress, Status
@@ -39,7 +40,7 @@ class Session:
         self._trainer = trainer
         self._store = store
         self._lineage = lineage
-        self._eval_envs: WorkerEnvs | None = None  # started with the first evaluation
+        self._eval_games: Games | None = None  # started with the first evaluation
         self._display = display
         self._stop_requested = stop_requested
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -48,8 +49,8 @@ class Session:
 
     def close(self) -> None:
         self._thread.shutdown()
-        if self._eval_envs is not None:
-            self._eval_envs.close()
+        if self._eval_games is not None:
+            self._eval_games.close()
 
     def run(self) -> None:
         trainer = self._trainer
@@ -78,12 +79,12 @@ class Session:
     def _evaluate(self) -> bool:
         """Returns whether there is a new model."""
         trainer = self._trainer
-        if self._eval_envs is None:
+        if self._eval_games is None:
             config = trainer.config
-            self._eval_envs = WorkerEnvs(
+            self._eval_games = BACKENDS.get(config.run.games)(
                 config.env, config.exploration.num_envs, self._display.line
             )
-        record = trainer.evaluate(self._eval_envs, self._stop_requested)
+        record = trainer.evaluate(self._eval_games, self._stop_requested)
         if record is None:
             return False
         if record.is_best:

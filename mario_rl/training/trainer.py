@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mario_rl.agent.exploration import Exploration
 from mario_rl.agent.learner import Learner
 from mario_rl.agent.schedules import importance_exponent, learning_rate
 from mario_rl.config import Config
@@ -31,14 +32,13 @@ from mario_rl.evaluation.play import (
     rank,
     summarize,
 )
-from mario_rl.games.mario_game import OUTCOMES
-from mario_rl.games.workers import Envs
+from mario_rl.games.interface import OUTCOMES, Games
 from mario_rl.machine import resident_memory_bytes
 from mario_rl.replay.n_step import NStepAccumulator, Transitions
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.records import EpisodeRecord, EvaluationRecord, UpdateRecord
-from mario_rl.training.rollout import Episode, Rollout
+from mario_rl.training.rollout import Episode, Rollout, RolloutState
 
 UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
 _CONFIRMATION = 4  # times as many games are played again by a policy that may be the best
@@ -56,7 +56,7 @@ class Trainer:
         self,
         config: Config,
         learner: Learner,
-        envs: Envs,
+        games: Games,
         recorder: Recorder,
         frames_device: torch.device | None = None,
     ) -> None:
@@ -67,11 +67,11 @@ class Trainer:
         self.config = config
         self.learner = learner
         self.recorder = recorder
-        num_envs = envs.num_envs
+        num_envs = games.num_envs
         self.replay = PrioritizedReplay(config.replay, num_envs, frames_device)
         self._n_step = NStepAccumulator(config.learner.n_step, config.learner.gamma, num_envs)
         seeds = np.random.SeedSequence(config.run.seed).spawn(2)
-        self.rollout = Rollout(envs, config.exploration, seeds[0])
+        self.rollout = Rollout(games, Exploration(config.exploration, seeds[0]))
         self._sample_rng = np.random.default_rng(seeds[1])
 
         self.env_steps = 0
@@ -242,8 +242,8 @@ class Trainer:
             self.budget_spent() >= 1 and self.env_steps > self.evaluated_at
         )
 
-    def evaluate(self, envs: Envs, should_stop: Callable[[], bool]) -> EvaluationRecord | None:
-        """Play evaluation episodes in environments of their own, and record the outcome.
+    def evaluate(self, games: Games, should_stop: Callable[[], bool]) -> EvaluationRecord | None:
+        """Play evaluation episodes in games of their own, and record the outcome.
 
         Few games tell little, and the best of many evaluations is the luckiest as well: a policy
         that cleared something, and may be the best by the 95 % interval of what it clears, is
@@ -258,7 +258,7 @@ class Trainer:
         def play(episodes: int, first_episode: int) -> list[EpisodeResult]:
             return play_episodes(
                 self.learner.average_net.q_values,
-                envs,
+                games,
                 episodes,
                 seed=_EVALUATION_SEEDS + self.config.run.seed + self.env_steps,
                 first_episode=first_episode,
@@ -310,7 +310,7 @@ class Trainer:
             "results": self._results,
             "sample_rng": self._sample_rng.bit_generator.state,
             "replay": self.replay.state_dict(),
-            "rollout": self.rollout.state_dict(),
+            "rollout": asdict(self.rollout.state()),
             "n_step": self._n_step.state_dict(),
             "learning": self._learning,
             "learning_since": self._learning_since,
@@ -338,7 +338,7 @@ class Trainer:
         self._learning = np.asarray(state["learning"], dtype=np.int64)
         self._learning_since = state["learning_since"]
         self._slots = self.replay.ring.newest_slots()
-        seen = self.rollout.load_state_dict(state["rollout"])
+        seen = self.rollout.load_state(RolloutState(**state["rollout"]))
         if seen is not None:
             newest = self.replay.ring.frames_of(self.replay.ring.rows[-1:])[0][0]
             if not np.array_equal(seen, newest):

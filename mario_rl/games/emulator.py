@@ -1,0 +1,164 @@
+"""The console with the game in it, on both emulator stacks alike.
+
+The only importer of gym, gymnasium, nes_py and gym_super_mario_bros. On Python 3.10 to 3.12 that is
+the classic stack (gym 0.26, nes-py 8.2), from 3.13 on the new one (gymnasium, nes-py 9). Another
+emulator is another class with the attributes and methods of `Emulator`.
+"""
+
+import contextlib
+import importlib.metadata
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mario_rl.config import FULL_GAME
+from mario_rl.games.memory import Memory
+
+CLASSIC = importlib.metadata.version("nes-py").startswith("8.")
+
+if CLASSIC:
+    # Gym prints a notice about its successor when it is imported.
+    with contextlib.redirect_stderr(io.StringIO()):
+        import gym  # noqa: F401
+    from nes_py._rom import ROM
+
+    # NumPy 2 keeps a byte a byte where the ROM reader needs an int.
+    ROM.prg_rom_size = property(lambda rom: 16 * int(rom.header[4]))
+    ROM.chr_rom_size = property(lambda rom: 8 * int(rom.header[5]))
+
+from gym_super_mario_bros.smb_env import SuperMarioBrosEnv  # noqa: E402
+
+# After a restored state; by then the game has read the controllers whole.
+_RELEASE_FRAMES = 4
+
+
+class Emulator:
+    """One console with the game in it, and room for one saved state.
+
+    Scenes in which nobody plays, such as the change to another area, pass within one step.
+
+    Attributes:
+        screen: uint8 [240, 256, 3] RGB, a view that the next frame overwrites.
+        bgrx: uint8 [240, 256, 4], the same pixels as the emulator has them in memory: OpenCV would
+            first have to copy `screen`, whose channels run backwards.
+        memory: the game's, as it is at any time.
+    """
+
+    def __init__(self, stage: str, on_frame: Callable[[np.ndarray], None] | None = None) -> None:
+        """
+        Args:
+            stage: one of config.STAGES, which ends at the flag or with the life; or FULL_GAME.
+            on_frame: called with `screen` after every emulated frame, also during the scenes that
+                pass within one step.
+        """
+        target = None if stage == FULL_GAME else tuple(map(int, stage.split("-")))
+        self._stock_env = _StockEnv(target)
+        self._has_start = True  # whether the saved state is that of the start
+        self.screen: np.ndarray = self._stock_env.screen
+        self.bgrx = _screen_memory(self.screen)
+        self.memory = self._stock_env.memory
+        if on_frame is not None:
+            self._stock_env.on_frame = lambda: on_frame(self.screen)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether play has ended: no step is possible before a `reset` or `restore`."""
+        return bool(self._stock_env.done)
+
+    def reset(self) -> None:
+        """Go to the true start of the stage (or game), as it was the first time bit for bit."""
+        if not self._has_start:
+            self._stock_env.start_again()
+            self._has_start = True
+        self._stock_env.reset()
+
+    def step(self, buttons: int) -> None:
+        """Let one frame pass while buttons, an element of `actions.button_bytes`, are held."""
+        self._stock_env.step(buttons)
+
+    def save(self) -> None:
+        """Keep this state, and nothing of what was kept before."""
+        self._stock_env._backup()
+        self._has_start = False
+
+    def restore(self) -> None:
+        """Go back to the state that was saved last; after a `reset`, to the start."""
+        self._stock_env.reset()
+
+    def close(self) -> None:
+        """Free the emulator. Closing twice is allowed."""
+        if self._stock_env._env is not None:
+            self._stock_env.close()
+            self._stock_env._env = None
+
+
+class _StockEnv(SuperMarioBrosEnv):  # type: ignore[misc]
+    """The stock environment without the parts that this package computes itself."""
+
+    memory: Memory
+
+    def __init__(self, target: tuple[int, ...] | None) -> None:
+        self.on_frame: Callable[[], None] | None = None
+        super().__init__(target=target)
+
+    def start_again(self) -> None:
+        """Play the start screen. Without memory of what was, it leads to the same state again."""
+        self._has_backup = False
+        self.ram[:] = bytes(len(self.ram))
+        self.reset()
+        self._skip_start_screen()
+        self._backup()
+
+    def _ram_buffer(self) -> memoryview:
+        # Bytes of a memoryview are ints, with NumPy 1 and 2 alike, and faster to read.
+        ram = memoryview(super()._ram_buffer())
+        self.memory = Memory(ram)
+        return ram
+
+    def _get_reward(self) -> float:
+        return 0.0
+
+    def _get_info(self) -> dict[str, Any]:
+        return {}
+
+    def _get_done(self) -> bool:
+        # After the last stage the stock environment would wait for a clock that has stopped.
+        return bool(super()._get_done()) or self.memory.is_won
+
+    if not CLASSIC:
+
+        def _get_terminated(self) -> bool:
+            return bool(super()._get_terminated()) or self.memory.is_won
+
+    def _frame_advance(self, action: int) -> None:
+        super()._frame_advance(action)
+        if self.on_frame is not None:
+            self.on_frame()
+
+    def _did_step(self, done: bool) -> None:
+        if self.on_frame is not None:
+            self.on_frame()
+        super()._did_step(done)
+
+    def _backup(self) -> None:
+        super()._backup()
+        self._restore()  # so that the game goes on from here as it will whenever it is restored
+
+    def _restore(self) -> None:
+        # nes-py leaves out the controllers, of which some frames end with only a part of the
+        # buttons read. The rest would be those of the game that was played before: none is held.
+        super()._restore()
+        for _ in range(_RELEASE_FRAMES):
+            super()._frame_advance(0)
+        super()._restore()
+
+
+def _screen_memory(screen: np.ndarray) -> np.ndarray:
+    """The emulator's own contiguous pixels behind its RGB view."""
+    if screen.strides != (4 * screen.shape[1], 4, -1) or sys.byteorder != "little":
+        raise RuntimeError("this version of nes-py keeps its screen in another form")
+    bgr = screen[:, :, ::-1]
+    return np.lib.stride_tricks.as_strided(bgr, (*bgr.shape[:2], 4), bgr.strides)

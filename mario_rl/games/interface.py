@@ -1,0 +1,167 @@
+"""What a game is to the rest of the package, and many games side by side."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+FRAME_SKIP = 4  # emulated frames of a decision
+FRAMES_PER_SECOND = 60
+SCREEN_SHAPE = (240, 256, 3)
+
+RUNNING, CLEAR, DEATH, TIME_UP, STALL = range(5)
+OUTCOMES = ("running", "clear", "death", "time_up", "stall")
+
+# The commands of a step beside the actions 0, 1, ...
+RESET = -1  # begin an episode at the start
+NOOP = -2  # let no-op frames pass; only between a RESET and the first action
+IDLE = -3  # do nothing
+RETRY = -4  # begin an episode at the last save point
+
+
+class Status(NamedTuple):
+    """How an episode stands after a decision. When Mario has died x, y and time_left are those of
+    the last decision in which he lived."""
+
+    x: int  # Mario's, pixels from the left of the stage
+    y: int  # pixels from the bottom of the screen
+    max_x: int  # the furthest in this stage and episode
+    world: int
+    stage: int
+    stages_cleared: int
+    game_score: int
+    coins: int
+    time_left: int  # on the game's clock
+    outcome: int  # an index into OUTCOMES
+    saved: bool  # whether `retry` leads here now
+
+
+# What a step tells beside the frame
+RECORD_DTYPE = np.dtype(
+    [
+        ("reward", np.float32),
+        ("terminated", np.bool_),
+        ("truncated", np.bool_),
+        *((name, np.bool_ if kind is bool else np.int32)
+          for name, kind in Status.__annotations__.items()),
+    ]
+)  # fmt: skip
+
+
+class Game(Protocol):
+    """One game, with the methods of a Gymnasium environment and a `Status` as the info.
+
+    It is deterministic: the no-op frames after the reset and the actions since tell where it is.
+    """
+
+    def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, Status]:
+        """Begin an episode at the start, and `noop`. The frame is uint8 [84, 84]."""
+
+    def noop(self, frames: int) -> tuple[np.ndarray, Status]:
+        """Let emulated frames pass between the reset and the first decision."""
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, Status]:
+        """Make a decision: frame, reward, terminated, truncated, status."""
+
+    def save(self) -> None:
+        """Make this the save point. There is one, until the next `reset`."""
+
+    def retry(self) -> tuple[np.ndarray, Status]:
+        """Begin an episode at the save point."""
+
+    def close(self) -> None: ...
+
+
+class Position(NamedTuple):
+    """Where a game stands: it is deterministic, so what was done since the reset says it all."""
+
+    noop_frames: int
+    actions: list[int]
+    saved: int = 0  # how many of the actions lie before the last save point; 0: there is none
+    start: int = 0  # before that where the episode began; 0: at the reset
+
+
+class Games(Protocol):
+    """N games in lockstep.
+
+    The classes in `registry.BACKENDS` are all made alike:
+
+        Backend(config: EnvConfig, num_envs: int, report: Callable[[str], None],
+                num_retrying: int = 0)
+
+    The first `num_retrying` of the `num_envs` games make save points. `report` is told, in one
+    line, when something failed and was put right, such as a worker that died. What a backend
+    returns depends only on what it was told to do, never on timing or on failures; `positions` are
+    what it needs to bring lost games back. `execute`, `replay` and `advance` do most of the work.
+    """
+
+    num_envs: int
+    positions: list[Position]  # where the games stand; a reset begins a new list of actions
+
+    def step_async(self, commands: np.ndarray, noop_frames: np.ndarray) -> None:
+        """Begin a step: for each game an action or one of RESET, NOOP, IDLE and RETRY, int [N],
+        and how many frames a NOOP lasts, int [N]."""
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
+        """Finish it: frames, uint8 [N, 84, 84], and records, RECORD_DTYPE [N], both copies. Those
+        of an IDLE game stay as they were.
+
+        Raises:
+            WorkerDied: the games cannot go on.
+        """
+
+    def restore(self, positions: Sequence[Position]) -> np.ndarray:
+        """Bring every game to a position; returns the frames there, uint8 [N, 84, 84].
+
+        Raises:
+            WorkerDied: the games cannot go on.
+        """
+
+    def close(self) -> None:
+        """Stop, also in the middle of a step. Whoever made the games closes them."""
+
+
+def execute(game: Game, command: int, noop_frames: int) -> tuple[np.ndarray, tuple]:
+    """Carry out a command, any but IDLE: the frame, uint8 [84, 84], and a row of RECORD_DTYPE."""
+    if command >= 0:
+        frame, reward, terminated, truncated, status = game.step(command)
+        return frame, (reward, terminated, truncated, *status)
+    if command == RESET:
+        frame, status = game.reset()
+    elif command == RETRY:
+        frame, status = game.retry()
+    else:
+        frame, status = game.noop(noop_frames)
+    return frame, (0.0, False, False, *status)
+
+
+def replay(game: Game, position: Position) -> np.ndarray:
+    """Bring a game to a position; returns the frame there, uint8 [84, 84]."""
+    frame, _ = game.reset(position.noop_frames)
+    for action in position.actions[: position.start]:
+        game.step(action)
+    if position.start > 0:
+        game.save()
+        frame, _ = game.retry()
+    for action in position.actions[position.start :]:
+        frame = game.step(action)[0]
+    return frame
+
+
+def advance(
+    positions: list[Position], commands: np.ndarray, noop_frames: np.ndarray, records: np.ndarray
+) -> None:
+    """Note in the positions what a step did."""
+    for i, command in enumerate(commands.tolist()):
+        before = positions[i]
+        if command == RESET:
+            positions[i] = Position(0, [])
+        elif command == NOOP:
+            positions[i] = before._replace(noop_frames=before.noop_frames + int(noop_frames[i]))
+        elif command == RETRY:
+            kept = before.actions[: before.saved]
+            positions[i] = before._replace(actions=kept, start=before.saved)
+        elif command != IDLE:
+            before.actions.append(command)
+            if records[i]["saved"]:
+                positions[i] = before._replace(saved=len(before.actions))

@@ -1,0 +1,86 @@
+"""What the agent sees: a frame of 84x84 pixels, made of the screen.
+
+As in Mnih et al. 2015, but: 1. a pixel is its red, not its luminance, in which Mario is nearly as
+bright as the sky behind him, and of the emulated frames of a decision the last counts: sprites do
+not flicker here, and the maximum of two, made for light sprites on black, would wipe out dark ones
+(both as `EnvConfig.pixels` says); 2. the top shows which buttons are held, where the status bar is
+of no use to the agent (`EnvConfig.show_buttons`): Mario jumps only when A is pressed after it was
+released, which the picture of the game does not tell from A held since the last jump; 3. the
+picture is a part of the screen (`EnvConfig.view`); 4. the replay stacks the frames, and stores each
+once.
+"""
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from mario_rl.config import FRAME_SHAPE, EnvConfig
+from mario_rl.games.emulator import Emulator
+from mario_rl.games.memory import Memory
+from mario_rl.registry import VIEWS
+
+_BACKDROP = 4, 128  # row and column of a pixel above the status bar
+
+
+class View(Protocol):
+    """The part of the screen that the agent sees. Made without arguments, by its name in
+    `registry.VIEWS`."""
+
+    button_rows: int  # of the 84 of a frame, at its top: they may show the held buttons
+
+    def crop(self, pixels: np.ndarray, memory: Memory) -> np.ndarray:
+        """
+        Args:
+            pixels: the brightness of the screen, uint8 [240, 256].
+            memory: tells where Mario is.
+
+        Returns:
+            A picture of any size, uint8 [height, width], which is then scaled to a frame.
+        """
+
+
+class Observer:
+    """Makes the frames of one game."""
+
+    def __init__(self, config: EnvConfig, emulator: Emulator) -> None:
+        cv2.setNumThreads(1)  # every core has games of its own
+        self._emulator = emulator
+        self._view: View = VIEWS.get(config.view)()
+        self._is_grey = config.pixels == "grey"
+        self._button_rows = self._view.button_rows if config.show_buttons else 0
+        self._previous: np.ndarray | None = None  # pixels of the frame before, if they count
+
+    def before_last_frame(self) -> None:
+        """To be called before the last emulated frame of a decision, if it comes to that."""
+        if self._is_grey:
+            self._previous = _grey(self._emulator.bgrx)
+
+    def frame(self) -> np.ndarray:
+        """What the agent sees now, uint8 [84, 84]."""
+        bgrx, memory = self._emulator.bgrx, self._emulator.memory
+        pixels = _grey(bgrx) if self._is_grey else _red(bgrx)
+        if self._previous is not None:
+            pixels, self._previous = np.maximum(pixels, self._previous), None
+        pixels = self._view.crop(pixels, memory)
+        frame = cv2.resize(pixels, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
+        left, right = np.hsplit(frame[: self._button_rows], 2)
+        left[:] = 255 if memory.holds_a else 0
+        right[:] = 255 if memory.holds_b else 0
+        return frame
+
+
+def _red(bgrx: np.ndarray) -> np.ndarray:
+    """The red of each pixel, uint8 [240, 256], or, if that is more, by how much its green or blue
+    exceeds that of the backdrop, so that on black one sees green and blue things, too."""
+    blue, green, red, _ = cv2.split(bgrx)
+    excesses = (
+        cv2.subtract(channel, int(channel[_BACKDROP]))  # type: ignore[call-overload]
+        for channel in (blue, green)
+    )
+    return cv2.max(red, cv2.max(*excesses))
+
+
+def _grey(bgrx: np.ndarray) -> np.ndarray:
+    """The luminance of each pixel, uint8 [240, 256]."""
+    return cv2.cvtColor(bgrx, cv2.COLOR_BGRA2GRAY)

@@ -1,0 +1,38 @@
+"""The views, of which a run's config names one; see `observation.View`."""
+
+import cv2
+import numpy as np
+
+from mario_rl.games.memory import Memory
+
+_STATUS_BAR_PX = 32  # at the top of the screen
+
+
+class WholeScreen:
+    """The whole screen; the buttons take the place of the status bar."""
+
+    button_rows = 11
+
+    def crop(self, pixels: np.ndarray, memory: Memory) -> np.ndarray:
+        return pixels
+
+
+class AroundMario:
+    """What is around Mario, larger, with him always in the same place: where an enemy is in the
+    picture is then where it is to him. Black where there is no game."""
+
+    button_rows = 6
+
+    # Pixels of the screen from Mario's middle
+    BEHIND, AHEAD, ABOVE, BELOW = 48, 144, 84, 84
+
+    def crop(self, pixels: np.ndarray, memory: Memory) -> np.ndarray:
+        height, width = pixels.shape
+        x, y = memory.mario_on_screen
+        x, y = min(x, width), min(max(y, _STATUS_BAR_PX), height)
+        game = cv2.copyMakeBorder(
+            pixels[_STATUS_BAR_PX:], self.ABOVE, self.BELOW, self.BEHIND, self.AHEAD,
+            cv2.BORDER_CONSTANT,
+        )  # fmt: skip
+        top = y - _STATUS_BAR_PX
+        return game[top : top + self.ABOVE + self.BELOW, x : x + self.BEHIND + self.AHEAD]
