@@ -1,4 +1,6 @@
 import os
+import shutil
+import subprocess
 
 import pytest
 
@@ -9,10 +11,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 TIERS = {
     "emulator": {
         "test_actors",
+        "test_api",
         "test_env",
         "test_install::test_installed_commands_play_and_train",
     },
     "slow": {
+        "test_extensions",
         "test_flags",
         "test_pretrained",
         "test_schemas",
@@ -30,3 +34,19 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         module = item.path.stem
         names = {module, f"{module}::{item.originalname}"}
         item.add_marker(next((tier for tier, tests in TIERS.items() if names & tests), "quick"))
+
+
+@pytest.fixture
+def display(monkeypatch):
+    """A screen that nobody sees."""
+    if shutil.which("Xvfb") is None:
+        pytest.skip("needs Xvfb")
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", "1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        monkeypatch.setenv("DISPLAY", f":{server.stdout.readline().strip()}")  # once it is ready
+        yield
+    finally:
+        server.terminate()
+        server.communicate()

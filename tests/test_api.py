@@ -31,13 +31,30 @@ def test_environment_passes_the_checker_without_warnings(arguments):
         env.close()
 
 
-def test_rendering_passes_the_checker_without_warnings(env):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_env(env.unwrapped)
+def test_rendering_passes_the_checker_without_warnings(display):
+    script = (
+        "import gymnasium, warnings; from gymnasium.utils.env_checker import check_env\n"
+        "warnings.simplefilter('error')\n"
+        "env = gymnasium.make('mario_rl:SuperMarioBros-1-1-v0', render_mode='rgb_array')\n"
+        "check_env(env.unwrapped)\n"  # opens a window, too
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_screens_are_rendered_as_arrays(env):
     env.reset(seed=0)
     screen = env.render()
     assert screen.shape == (240, 256, 3) and screen.dtype == np.uint8 and screen.std() > 10
+    check_env(env.unwrapped.__class__("1-1", render_mode="rgb_array"))
+
+
+def test_without_a_display_the_window_is_refused_in_one_line(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    env = mario_rl.SuperMarioBros("1-1", render_mode="human")
+    with pytest.raises(mario_rl.UserError, match="there is no display"):
+        env.reset()
+    env.close()
 
 
 def test_all_stages_are_registered():

@@ -56,7 +56,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
             settings: action_set, view, pixels, show_buttons, reward, death_penalty, stall_steps.
 
         Raises:
-            UserError: for a setting out of range; if there is no display for "human".
+            UserError: for a setting out of range.
         """
         config = EnvConfig(stage=stage, **settings)
         self.action_names = action_names(config.action_set)
@@ -66,10 +66,8 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
         self.render_mode = render_mode
         self._max_noop_frames = max_noop_frames
         self._frames: deque[np.ndarray] = deque(maxlen=frame_stack)
-        self._window: Window | None = None
-        if render_mode == "human":
-            self._window = Window("Super Mario Bros.", 1 / FRAMES_PER_SECOND)
-        self._game = MarioGame(config, self._window.show if self._window else None)
+        self._window: Window | None = None  # opened by the first reset
+        self._game = MarioGame(config, self._show if render_mode == "human" else None)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -78,8 +76,13 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
 
         Args:
             options: {"noop_frames": n} for exactly so many frames before the first decision.
+
+        Raises:
+            UserError: if there is no display for "human".
         """
         super().reset(seed=seed)
+        if self.render_mode == "human" and self._window is None:
+            self._window = Window("Super Mario Bros.", 1 / FRAMES_PER_SECOND)
         noop_frames = (options or {}).get("noop_frames")
         if noop_frames is None:
             noop_frames = int(self.np_random.integers(self._max_noop_frames + 1))
@@ -95,6 +98,10 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
 
     def _observation(self) -> np.ndarray:
         return np.stack(self._frames)
+
+    def _show(self, screen: np.ndarray) -> None:
+        if self._window is not None:
+            self._window.show(screen)
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """The screen, uint8 [240, 256, 3] RGB, in the mode "rgb_array"."""

@@ -31,7 +31,7 @@ class Window:
         probe = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
         if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode != 0:
             raise UserError(
-                "--render: there is no display to open a window on; use --record for a video"
+                "there is no display to open a window on (--render); --record writes a video"
             )
         self._title = title
         self._delay_ms = max(1, round(1000 * delay_s))
