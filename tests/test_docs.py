@@ -1,10 +1,17 @@
-"""What the documents say, compared with what they speak of: measured figures and links."""
+"""What the documents say, compared with what they speak of: flags, files, figures and links."""
 
 import json
 import re
+from dataclasses import fields
 
 import pytest
-from scripts import ROOT
+from scripts import ROOT, call
+
+from docs import make_flags
+from mario_rl.agent.saved_model import SavedModel
+from mario_rl.config import Config
+from mario_rl.storage.records import TABLES
+from mario_rl.storage.tensor_file import SCHEMA
 
 # Virtual environments and caches have names that begin with a dot.
 PAGES = sorted(
@@ -34,6 +41,36 @@ def _cells(result):
     ratio, bar, low, high = map(form.format, (result["ratio"], result["bar"], *result["spread"]))
     holds = "holds" if result["holds"] else "**missed**"
     return [str(result["id"]), ratio, bar, holds, f"{low} .. {high}"]
+
+
+def test_the_page_of_flags_is_made_from_the_config():
+    assert make_flags.PAGE.read_text() == make_flags.page(), "run: python -m docs.make_flags"
+    assert make_flags.REASONS.keys() <= Config().flat().keys()
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py")))
+def test_every_flag_is_on_a_page(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")  # so that no flag is broken over two lines
+    _, help, _ = call(script, ["--help"], tmp_path)
+    documented = make_flags.PAGE.read_text() + (ROOT / "docs" / "commands.md").read_text()
+    flags = set(re.findall(r"--[a-z][a-z-]*", help)) - {"--help"}
+    assert {flag for flag in flags if f"`{flag}`" not in documented} == set()
+
+
+@pytest.mark.parametrize(
+    ("heading", "names"),
+    [(table.file, list(table.columns)) for table in TABLES]
+    + [("Models", [item.name for item in fields(SavedModel)])],
+)
+def test_the_page_of_files_lists_what_is_in_them(heading, names):
+    text = (ROOT / "docs" / "files.md").read_text()
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    assert re.findall(r"(?m)^\| `(\w+)` \|", section) == names
+
+
+def test_the_page_of_files_tells_the_schema():
+    text = (ROOT / "docs" / "files.md").read_text()
+    assert f"have schema {SCHEMA}." in " ".join(text.split())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
