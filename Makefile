@@ -7,6 +7,8 @@
 # make torture  stop runs in every way, damage every file, fuzz every flag: over an hour
 # make soak     two hours of training, with memory and open files recorded
 # make stacks   the environment's tests on every Python from 3.10 to 3.13 that is installed
+# make matrix   all but the slow tests on each of them, with everything installed:  make matrix MATRIX="3.11 3.13" ARGS="-m quick"
+# make wheel    build the wheel, install it elsewhere, and play a game with it
 #
 # PYTHON=python3.12 make ... chooses the interpreter.
 
@@ -15,7 +17,7 @@ VENV ?= .venv
 STAGE ?= 1-1
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # The interpreter of the other emulator stack, if there is one: 3.13 for 3.10 to 3.12 and reversed.
 OTHERS := $(if $(filter 3.10 3.11 3.12,$(VERSION)),3.13,3.12 3.11 3.10)
@@ -23,7 +25,7 @@ find_python = $(firstword $(foreach v,$(1),$(shell for p in python$(v) $$HOME/.p
 	"$$p" -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$(v)')" 2>/dev/null && echo "$$p" && break; done)))
 OTHER_PYTHON ?= $(call find_python,$(OTHERS))
 
-.PHONY: demo play train named test check bench torture soak stacks preflight
+.PHONY: demo play train named test check bench torture soak stacks matrix wheel preflight
 
 preflight:
 	@test -n "$(VERSION)" || { echo "error: '$(PYTHON)' does not run: name a Python 3.10 to 3.13, as in PYTHON=python3.12 make ..." >&2; exit 2; }
@@ -32,22 +34,23 @@ preflight:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 13))' || command -v g++ >/dev/null || { echo "error: g++ is missing, and nes-py is built from source on Python $(VERSION): install it (on Debian: apt install g++), or use Python 3.13, which needs none" >&2; exit 2; }
 
 # A virtual environment of another Python is replaced.
-$(VENV)/.ready-$(VERSION): requirements.txt | preflight
+$(VENV)/.ready-$(VERSION): requirements.txt constraints.txt | preflight
 	@echo "installing into $(VENV) (Python $(VERSION)) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) -r requirements.txt
+	@$(BIN)/python $(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/.ready-for-tests-$(VERSION): tests/requirements.txt $(VENV)/.ready-$(VERSION)
-	@$(PIP) -r tests/requirements.txt
+$(VENV)/.ready-for-tests-$(VERSION): pyproject.toml $(VENV)/.ready-$(VERSION)
+	@$(BIN)/python $(PIP_INSTALL) -e '.[dev]'
 	@touch $@
 
-# Only what the environment needs: no torch.
+# Only what the environment needs: no torch. The package itself, for scripts that lie elsewhere.
 .venv-emulator-%/.ready: requirements.txt
 	@echo "installing the emulator for Python $* ..."
 	@$(call find_python,$*) -m venv --clear $(@D)
 	@grep -E '^(gym|nes-py|numpy|opencv)' requirements.txt > $(@D)/requirements.txt
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check pytest -r $(@D)/requirements.txt
+	@$(@D)/bin/python $(PIP_INSTALL) pytest -r $(@D)/requirements.txt
+	@$(@D)/bin/python $(PIP_INSTALL) --no-deps -e .
 	@touch $@
 
 RUN ?= demo-$(DEMO_TIME)
@@ -83,22 +86,40 @@ check: $(VENV)/.ready-for-tests-$(VERSION)
 	$(BIN)/mypy
 
 # The same Python as ours, so that all play on the same emulator.
-$(VENV)-peers/.ready-$(VERSION): benchmarks/requirements-peers.txt requirements.txt | preflight
+$(VENV)-peers/.ready-$(VERSION): benchmarks/requirements-peers.txt requirements.txt constraints.txt | preflight
 	@test "$(VERSION)" != 3.10 || { echo "error: not all the libraries to compare with run on Python 3.10: PYTHON=python3.11 make bench" >&2; exit 2; }
 	@echo "installing the libraries to compare with into $(@D) ..."
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements-peers.txt
+	@$(@D)/bin/python $(PIP_INSTALL) -r benchmarks/requirements-peers.txt
 	@touch $@
 
 bench: $(VENV)/.ready-$(VERSION) $(VENV)-peers/.ready-$(VERSION)
 	MARIO_RL_PEERS_PYTHON=$(CURDIR)/$(VENV)-peers/bin/python $(BIN)/python -m benchmarks $(ONLY)
 
 torture: $(VENV)/.ready-for-tests-$(VERSION)
-	PYTHONPATH=.:tests $(BIN)/python -m torture $(ARGS)
+	cd tests && $(abspath $(BIN))/python -m torture $(ARGS)
 
 soak: $(VENV)/.ready-for-tests-$(VERSION)
-	PYTHONPATH=.:tests $(BIN)/python -m torture.soak $(ARGS)
+	cd tests && $(abspath $(BIN))/python -m torture.soak $(ARGS)
 
 STACKS := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call find_python,$(v)),$(v)))
 stacks: $(STACKS:%=.venv-emulator-%/.ready)
 	@for v in $(STACKS); do echo "Python $$v"; .venv-emulator-$$v/bin/python -m pytest -q -o addopts= tests/test_env.py || exit 1; done
+
+.venv-matrix-%/.ready: requirements.txt constraints.txt pyproject.toml
+	@echo "installing everything for Python $* ..."
+	@$(call find_python,$*) -m venv $(@D)
+	@$(@D)/bin/python $(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+MATRIX ?= $(STACKS)
+matrix: $(MATRIX:%=.venv-matrix-%/.ready)
+	@for v in $(MATRIX); do echo "Python $$v"; .venv-matrix-$$v/bin/python -m pytest -m "not slow" $(ARGS) || exit 1; done
+
+# An environment of its own and an empty folder, so that nothing of the checkout is within reach.
+wheel: | preflight
+	@rm -rf build dist
+	@$(PYTHON) -m venv --clear .venv-wheel
+	@.venv-wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@.venv-wheel/bin/python $(PIP_INSTALL) dist/*.whl
+	@rm -rf build/empty && mkdir -p build/empty && cd build/empty && ../../.venv-wheel/bin/mario-eval --model-path 1-1 --episodes 1 --json

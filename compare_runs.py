@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Compare training runs: a table of their results, and their curves in the same axes."""
 
+from argparse import Namespace
 from functools import partial
 
 from mario_rl.cli import Parser, run_script
 
 
-def main() -> None:
+def parse_flags() -> Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--run-names", nargs="+", required=True, help="the runs to compare")
     parser.add_argument(
@@ -36,12 +37,16 @@ def main() -> None:
         default=".",
         help="where models/, checkpoints/, stats/ and videos/ lie (default: the current directory)",
     )
-    args = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    args = parse_flags()
     from mario_rl.reports import comparison
+    from mario_rl.reports.recorded_runs import read_runs
     from mario_rl.storage.files import atomic_write
 
-    runs = comparison.read_runs(args.output_dir, args.run_names)
+    runs = read_runs(args.run_names, args.output_dir)
     groups = comparison.group_seeds(runs) if args.group else comparison.ungrouped(runs)
     table = comparison.table(groups)
     print(comparison.format_table(table))
@@ -54,7 +59,9 @@ def main() -> None:
 
     draw = partial(plots.draw_comparison, groups=groups, x=args.x)
     if args.save:
-        csv = comparison.comparison_path(args.output_dir, args.run_names, "csv")
+        csv = comparison.comparison_path(
+            args.output_dir, args.run_names, "csv", x=args.x, grouped=args.group
+        )
         atomic_write(csv, lambda file: table.to_csv(file, index=False))
         print(csv)
         picture = csv.with_suffix(f".{args.format}")
@@ -64,5 +71,7 @@ def main() -> None:
         plots.show(draw)
 
 
+command = partial(run_script, main)
+
 if __name__ == "__main__":
-    run_script(main)
+    command()

@@ -1,11 +1,13 @@
 """Prepare the next iteration of training from the best model of the earlier runs.
 
-The new run keeps the model's settings, but for epsilon, which starts at 0.1 or lower, the learning
-rate, which stays where the model's had come to, and for those given here.
+The new run keeps the model's settings, with three exceptions: epsilon starts at 0.1 or lower, the
+learning rate stays where it was when the model was saved, and flags given here come first.
 """
 
+from functools import partial
 from pathlib import Path
 
+from mario_rl.agent.shipped import model_file
 from mario_rl.cli import (
     Parser,
     add_config_flags,
@@ -14,6 +16,7 @@ from mario_rl.cli import (
     number,
     run_script,
 )
+from mario_rl.console import say
 
 
 def main() -> None:
@@ -25,9 +28,14 @@ def main() -> None:
         help="number of the new iteration; models of earlier ones are candidates "
         "(default: one more than the chosen model's)",
     )
-    add("--model-path", type=Path, help="start from this file instead of the best model")
+    add(
+        "--model-path",
+        type=model_file,
+        help="start from this file, or from the shipped model of this name, instead of the best "
+        "model of the earlier runs",
+    )
     add("--run-name", help="of the new run (default: the model's run with -iterN)")
-    add("--reset-optimizer", action="store_true", help="start Adam's averages afresh")
+    add("--reset-optimizer", action="store_true", help="do not take over the state of Adam")
     add("--start", action="store_true", help="train at once instead of printing the command")
     add("--output-dir", type=Path, default=Path("."), help="where models/ and the rest lie")
     add_config_flags(parser, show_defaults=False)
@@ -38,7 +46,7 @@ def main() -> None:
         from mario_rl.training.lifecycle import train
         from mario_rl.training.session import resume_command
 
-        model_path = args.model_path or find_best_model(args.output_dir, args.iteration, print)
+        model_path = args.model_path or find_best_model(args.output_dir, args.iteration, say)
         paths = create_iteration(
             model_path,
             args.output_dir,
@@ -46,13 +54,15 @@ def main() -> None:
             iteration=args.iteration,
             changes=given_settings(args),
             reset_optimizer=args.reset_optimizer,
-            say=print,
+            say=say,
         )
         if args.start:
-            train(paths, {}, resume=True)
+            train(paths, {}, resume=True, say=say)
         else:
-            print(f"train it with:\n{resume_command(paths)}")
+            say(f"train it with:\n{resume_command(paths)}")
 
+
+command = partial(run_script, main)
 
 if __name__ == "__main__":
-    run_script(main)
+    command()

@@ -2,11 +2,13 @@
 
 import argparse
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
+from mario_rl.agent.shipped import model_file
 from mario_rl.cli import Parser, ending_at_ctrl_c, number, run_script
 from mario_rl.config import EVALUATION_EPSILON, FULL_GAME, MAX_NOOP_FRAMES, STAGES
+from mario_rl.console import note, say
 
 # The protocol by which models are judged, and one undisturbed game for the eye.
 MEASURE = {"episodes": 20, "epsilon": EVALUATION_EPSILON, "noops": MAX_NOOP_FRAMES}
@@ -16,7 +18,12 @@ WATCH = {"episodes": 1, "epsilon": 0.0, "noops": 0}
 def main() -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--model-path", required=True, type=Path, help="a file from models/")
+    add(
+        "--model-path",
+        required=True,
+        type=model_file,
+        help="a file from models/, or the name of a shipped model, such as 1-1",
+    )
     add("--render", action="store_true", help="show the game in a window (Q closes it)")
     add("--record", action="store_true", help="write every frame to an MP4 in videos/")
     add("--plot", action="store_true", help="draw x and y over time into a PNG in videos/")
@@ -45,11 +52,12 @@ def main() -> None:
     # Several games without any randomness would be one game, several times.
     defaults = WATCH if watch and args.get("episodes", 1) == 1 else MEASURE
     request = Request(**{**defaults, **args})
-    output = sys.stderr if as_json else sys.stdout
-    report = evaluate_model(request, lambda line: print(line, file=output, flush=True))
+    report = evaluate_model(request, note if as_json else say)
     if as_json:
-        print(json.dumps(report, indent=2))
+        say(json.dumps(report, indent=2))
 
+
+command = partial(run_script, main)
 
 if __name__ == "__main__":
-    run_script(main)
+    command()

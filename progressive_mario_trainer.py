@@ -1,12 +1,15 @@
 """Train an agent on Super Mario Bros., or resume a run."""
 
+from functools import partial
+
 from mario_rl.cli import Parser, add_config_flags, ending_at_ctrl_c, given_settings, run_script
+from mario_rl.console import say
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--run-name", required=True, help="names the run's files")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
     parser.add_argument(
         "--output-dir",
         default=".",
@@ -17,11 +20,14 @@ def main() -> None:
 
     # Imported late: workers import this file too, and --help should not wait for torch.
     with ending_at_ctrl_c():
-        from mario_rl.storage.files import RunPaths
+        from mario_rl.storage.paths import RunPaths
         from mario_rl.training.lifecycle import train
 
-        train(RunPaths(args.output_dir, args.run_name), given_settings(args), args.resume)
+        paths = RunPaths(args.output_dir, args.run_name)
+        train(paths, given_settings(args), args.resume, say)
 
+
+command = partial(run_script, main)
 
 if __name__ == "__main__":
-    run_script(main)
+    command()

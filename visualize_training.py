@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Draw the course of a training run: return, progress, clear rate, loss and exploration."""
 
+from functools import partial
+
 from mario_rl.cli import Parser, run_script
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
 
 
 def main() -> None:
@@ -30,10 +32,10 @@ def main() -> None:
     from matplotlib.figure import Figure
 
     from mario_rl.reports import plots
-    from mario_rl.reports.comparison import read_run
+    from mario_rl.reports.recorded_runs import read_run
 
     def draw(figure: Figure) -> None:
-        plots.draw_training(figure, read_run(paths))
+        plots.draw_training(figure, read_run(args.run_name, args.output_dir))
 
     path = paths.stats / f"training.{args.format}"
     plots.save(draw, path)
@@ -44,5 +46,7 @@ def main() -> None:
         plots.show(draw)
 
 
+command = partial(run_script, main)
+
 if __name__ == "__main__":
-    run_script(main)
+    command()

@@ -21,8 +21,9 @@ from benchmarks.replay_memory import filled_replay
 from benchmarks.training import CONFIG, new_trainer, train
 from mario_rl.agent.saved_model import Lineage
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import RunPaths
-from mario_rl.training.display import Progress
+from mario_rl.storage.paths import RunPaths
+from mario_rl.training.display import Display
+from mario_rl.training.evaluator import Evaluator, EvaluatorState
 from mario_rl.training.session import Session
 
 INTERVAL_STEPS = 100 * 200  # env steps of 100 episodes, of 200 each
@@ -36,7 +37,8 @@ def main() -> None:
         trainer.replay, _ = filled_replay(np.random.default_rng(0))
         paths = RunPaths(directory, "benchmark")
         store = CheckpointStore(paths.checkpoints)
-        session = Session(paths, trainer, store, Lineage(), Progress("b"), lambda: False)
+        evaluator, display = Evaluator(trainer, EvaluatorState()), Display("b")
+        session = Session(paths, trainer, evaluator, store, Lineage(), display, lambda: False)
         session._save()  # all frames, once
         session._finish_saving()
         train(trainer, CONFIG.learner.learning_starts + ROUND_STEPS)

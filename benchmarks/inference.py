@@ -42,7 +42,7 @@ def _loop(turns: Turns) -> None:
     with tempfile.TemporaryDirectory() as directory:
         trainer = new_trainer(CONFIG, Path(directory))
         # One after the other, but for `update`, which runs beside them.
-        timed(trainer.replay, "stacks")
+        timed(trainer.replay.ring, "stacks")
         timed(trainer.learner.acting_net, "q_values")
         timed(trainer.rollout.exploration, "choose")
         timed(trainer, "_learn")  # waits for the last update, and draws the next batch

@@ -26,14 +26,19 @@ from benchmarks.harness import (
     scaled,
     stay_on_one_core,
 )
-from mario_rl.agent.learner import Learner, UpdateResult
+from mario_rl.agent.dqn import DQN
+from mario_rl.agent.learner import Update
+from mario_rl.agent.network import DuelingNetwork
 from mario_rl.config import FRAME_SHAPE, STACK, Config, LearnerConfig
 from mario_rl.device import trunk_dtype
 from mario_rl.machine import cpu_has_fast_bfloat16
+from mario_rl.registry import LEARNERS
 from mario_rl.replay.prioritized import Batch
+from mario_rl.training.assembly import build_learner
 
 BATCH_SIZE, NUM_ACTIONS = 256, 7
-NATURE_CONFIG = LearnerConfig(network_width=1.0, num_quantiles=1)  # as large as `PlainNetwork`
+# As large as `PlainNetwork`
+NATURE_CONFIG = Config().replaced({"network_width": 1.0, "num_quantiles": 1})
 UPDATES = scaled(6)  # of a round
 BAR = 2.0 if cpu_has_fast_bfloat16() else 1.2
 
@@ -58,17 +63,17 @@ class PlainNetwork(nn.Module):
         return q_values
 
 
-class PlainLearner(Learner):
+class PlainLearner(DQN):
     """The update in float32, eager, with the optimizer's defaults."""
 
-    def __init__(self, config: LearnerConfig, num_actions: int, seed: int) -> None:
-        super().__init__(config, num_actions, torch.device("cpu"), seed)
-        network = PlainNetwork(num_actions)
-        network.load_state_dict(self.online_net.state_dict())
-        self._plain_online, self._plain_target = network, copy.deepcopy(network)
-        self._adam = torch.optim.Adam(network.parameters(), lr=config.learning_rate, eps=1.5e-4)
+    def __init__(self, network: DuelingNetwork, config: LearnerConfig) -> None:
+        super().__init__(network, config)
+        plain = PlainNetwork(network.num_actions)
+        plain.load_state_dict(network.state_dict())
+        self._plain_online, self._plain_target = plain, copy.deepcopy(plain)
+        self._adam = torch.optim.Adam(plain.parameters(), lr=config.learning_rate, eps=1.5e-4)
 
-    def update(self, batch: Batch) -> UpdateResult:
+    def update(self, batch: Batch) -> Update:
         obs, next_obs = (
             torch.from_numpy(np.ascontiguousarray(x)) for x in (batch.obs, batch.next_obs)
         )
@@ -85,10 +90,11 @@ class PlainLearner(Learner):
         norm = nn.utils.clip_grad_norm_(self._plain_online.parameters(), self._max_grad_norm)
         self._adam.step()
         errors = (td_target - q_values).detach().numpy()
-        return UpdateResult(errors, loss.item(), q_values.mean().item(), norm.item())
+        metrics = {"loss": loss.item(), "q_value": q_values.mean().item(), "grad_norm": norm.item()}
+        return Update(batch.slots, batch.drawn_at, errors, metrics)
 
-    def fetch_result(self) -> UpdateResult | None:
-        result = super().fetch_result()
+    def fetch_update(self) -> Update | None:
+        result = super().fetch_update()
         self.acting_net.load_state_dict(self._plain_online.state_dict())
         return result
 
@@ -106,12 +112,16 @@ def run() -> Result:
         return result(7, "learner", compare("learner", ours, plain), bar=BAR)
 
 
-def _new(name: str, config: LearnerConfig, num_actions: int, seed: int) -> Learner:
-    if name == "plain":
-        return PlainLearner(config, num_actions, seed)
+LEARNERS.add("plain", PlainLearner)
+
+
+def new_learner(name: str, config: Config = NATURE_CONFIG) -> Any:
+    """A learner of the benchmark, "ours", "ours, bfloat16" or "plain"."""
     device = torch.device("cpu")
+    if name == "plain":
+        return build_learner(config.replaced({"learner": "plain"}), device)
     precision = {"ours": "auto", "ours, bfloat16": "bfloat16"}[name]
-    return Learner(config, num_actions, device, seed, trunk_dtype(precision, device))
+    return build_learner(config, device, trunk_dtype(precision, device))
 
 
 def random_batch(size: int) -> Batch:
@@ -121,6 +131,7 @@ def random_batch(size: int) -> Batch:
     obs, next_obs = pixels.swapaxes(1, 2)
     return Batch(
         slots=np.arange(size),
+        drawn_at=size,
         obs=obs,
         actions=rng.integers(NUM_ACTIONS, size=size).astype(np.uint8),
         returns=rng.normal(size=size).astype(np.float32),
@@ -133,7 +144,7 @@ def random_batch(size: int) -> Batch:
 def _contend(name: str, turns: Turns) -> None:
     stay_on_one_core()
     torch.set_num_threads(1)
-    learner = _new(name, NATURE_CONFIG, NUM_ACTIONS, seed=0)
+    learner = new_learner(name)
     batch = random_batch(BATCH_SIZE)
     if name == "plain":
         batch = batch._replace(
@@ -154,7 +165,7 @@ def profile() -> None:
     torch.set_num_threads(1)
     batch = random_batch(BATCH_SIZE)
     for name in ("plain", "ours", "ours, bfloat16"):
-        learner = _new(name, NATURE_CONFIG, NUM_ACTIONS, seed=0)
+        learner = new_learner(name)
         learner.update(batch)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
             for _ in range(3):
@@ -174,16 +185,17 @@ def curves(path: Path) -> None:
     import pandas as pd
 
     from mario_rl.games.serial import SerialGames
-    from mario_rl.storage.files import RunPaths
+    from mario_rl.storage.paths import RunPaths
     from mario_rl.storage.recorder import Recorder
-    from mario_rl.training.trainer import Trainer
+    from mario_rl.training.assembly import build_trainer
     from tests.games import Corridor
 
     torch.set_num_threads(1)
     config = Config().replaced(
         {
-            "num_envs": 4, "batch_size": 16, "learning_starts": 64, "replay_capacity": 2000,
-            "replay_ratio": 4.0, "target_period": 100, "learning_rate": 5e-4, "eps_decay": 1000,
+            "action_set": "right", "num_envs": 4, "batch_size": 16, "learning_starts": 64,
+            "replay_capacity": 2000, "replay_ratio": 4.0, "target_period": 100,
+            "learning_rate": 5e-4, "eps_decay": 1000,
             "importance_steps": 1000, "network_width": 1.0, "num_quantiles": 1,
             "n_step": 3, "reward_scale": 1.0,
             "lr_decay": 0, "eps_ladder": 0.0, "hold_actions": False,
@@ -195,10 +207,11 @@ def curves(path: Path) -> None:
         for seed in range(3):
             with tempfile.TemporaryDirectory() as directory:
                 paths = RunPaths(Path(directory), "curve")
-                learner = _new(name, config.learner, Corridor.num_actions, seed)
+                seeded = config.replaced({"seed": seed})
+                learner = new_learner(name, seeded)
                 recorder = Recorder(paths, {}, 0)
                 games = SerialGames.of([Corridor() for _ in range(config.exploration.num_envs)])
-                trainer = Trainer(config.replaced({"seed": seed}), learner, games, recorder)
+                trainer = build_trainer(seeded, learner, games, recorder)
                 while trainer.env_steps < 2000:
                     trainer.step()
                 learner.wait()

@@ -27,7 +27,7 @@ from benchmarks.harness import (
     stay_on_one_core,
 )
 from benchmarks.training import CONFIG, new_trainer, train
-from mario_rl.games.workers import WorkerGames
+from mario_rl.training.assembly import build_games
 
 UPDATES = scaled(8)  # of a round
 
@@ -57,13 +57,13 @@ def _speeds(contenders: list[Contender], benchmark: str, number: int) -> list[fl
 
 def _actors(turns: Turns) -> None:
     stay_on_one_core()
-    games = WorkerGames(CONFIG.env, CONFIG.exploration.num_envs, print)
+    envs = build_games(CONFIG, CONFIG.exploration.num_envs, print)
     rng = np.random.default_rng(0)
-    done = np.ones(games.num_envs, dtype=np.bool_)
+    done = np.ones(envs.num_envs, dtype=np.bool_)
 
     def play() -> dict[str, Any]:
         started = time.perf_counter()
-        decisions = play_at_random(games, done, rng, 4 * UPDATES)
+        decisions = play_at_random(envs, done, rng, 4 * UPDATES)
         return {"seconds": time.perf_counter() - started, "work": decisions}
 
     turns.play(play)
@@ -81,9 +81,9 @@ def _learner(turns: Turns) -> None:
             for _ in range(UPDATES):
                 batch = trainer.replay.sample(batch_size, 0.4, rng)
                 trainer.learner.begin_update(batch)
-                update = trainer.learner.fetch_result()
+                update = trainer.learner.fetch_update()
                 assert update is not None
-                trainer.replay.update_priorities(batch.slots, update.td_errors)
+                trainer.replay.update_priorities(update.slots, update.td_errors, update.drawn_at)
             return {"seconds": time.perf_counter() - started, "work": UPDATES * batch_size}
 
         turns.play(play)

@@ -36,12 +36,12 @@ def run() -> Result:
 def _ours() -> Draw:
     rng = np.random.default_rng(0)
     replay, slots = filled_replay(rng)
-    replay.update_priorities(slots, errors(rng, len(slots)))
+    replay.update_priorities(slots, errors(rng, len(slots)), replay.ring.rows_written)
     new_errors = itertools.cycle([errors(rng, BATCH_SIZE) for _ in range(16)])
 
     def draw() -> None:
         batch = replay.sample(BATCH_SIZE, IMPORTANCE_EXPONENT, rng)
-        replay.update_priorities(batch.slots, next(new_errors))
+        replay.update_priorities(batch.slots, next(new_errors), batch.drawn_at)
 
     return draw
 

@@ -4,6 +4,7 @@
 absolute figures, so they are the machine's as much as the program's.
 """
 
+import dataclasses
 import functools
 import os
 import statistics
@@ -18,9 +19,8 @@ import torch
 
 from benchmarks.actors import play_at_random
 from benchmarks.harness import scaled
-from benchmarks.learner import NATURE_CONFIG, random_batch
+from benchmarks.learner import new_learner, random_batch
 from benchmarks.training import CONFIG, new_trainer, train
-from mario_rl.agent.learner import Learner
 from mario_rl.agent.network import DuelingNetwork
 from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
 from mario_rl.games.workers import WorkerGames
@@ -73,8 +73,7 @@ def actors_per_s(cores: int) -> float:
 
 
 def update_ms(batch_size: int) -> float:
-    learner = Learner(NATURE_CONFIG, 7, torch.device("cpu"), seed=0)
-    return median_ms(learner.update, random_batch(batch_size))
+    return median_ms(new_learner("ours").update, random_batch(batch_size))
 
 
 def batch_table() -> None:
@@ -89,17 +88,16 @@ def capacity_table() -> None:
     for capacity in (10_000, 50_000, 100_000, 200_000):
         config = ReplayConfig(replay_capacity=capacity)
         replay, rng = PrioritizedReplay(config, 8), np.random.default_rng(0)
-        state = replay.state_dict()
-        state.update(
-            age=np.full(capacity, STACK - 1), steps=np.full(capacity, 3),
+        state = dataclasses.replace(
+            replay.state(), age=np.full(capacity, STACK - 1), steps=np.full(capacity, 3),
             priorities=rng.random(capacity) + 0.01, rows_written=2 * replay.ring.num_rows,
         )  # fmt: skip
         block = np.ones((replay.ring.num_rows, 8, *FRAME_SHAPE), dtype=np.uint8)
-        replay.load_state_dict(state, [(0, block)])
+        replay.load_state(state, [(0, block)])
         del block
         sample = median_ms(replay.sample, 256, 0.4, rng, rounds=40)
-        slots, errors = replay.sample(256, 0.4, rng).slots, rng.random(256)
-        update = median_ms(replay.update_priorities, slots, errors, rounds=40)
+        batch, errors = replay.sample(256, 0.4, rng), rng.random(256)
+        update = median_ms(replay.update_priorities, batch.slots, errors, batch.drawn_at, rounds=40)
         size = PrioritizedReplay.required_bytes(config) / 1e9
         print(f"| {capacity:,} | {sample:.1f} | {update:.2f} | {size:.2f} |", flush=True)
 

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Contender, Result, Turns, compare, main, peers_python, result, scaled
-from mario_rl.agent.learner import Learner
 from mario_rl.config import Config
 from mario_rl.device import choose_device
-from mario_rl.games.actions import action_names
-from mario_rl.games.workers import WorkerGames
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.recorder import Recorder
+from mario_rl.training.assembly import build_games, build_learner, build_trainer
 from mario_rl.training.trainer import Trainer
 
 CONFIG = Config().replaced(
@@ -49,14 +47,12 @@ def _ours(turns: Turns) -> None:
 
 
 def new_trainer(config: Config, directory: Path) -> Trainer:
-    """As `mario_rl.training.lifecycle` makes it, without checkpoints, evaluation and display."""
-    num_actions = len(action_names(config.env.action_set))
-    device = choose_device(config.run.device)
-    learner = Learner(config.learner, num_actions, device, config.run.seed)
+    """Without checkpoints, evaluation and display."""
+    learner = build_learner(config, choose_device(config.run.device))
     exploration = config.exploration
-    games = WorkerGames(config.env, exploration.num_envs, print, exploration.num_retrying)
+    games = build_games(config, exploration.num_envs, print, exploration.num_retrying)
     recorder = Recorder(RunPaths(directory, "benchmark"), contents={}, env_steps=0)
-    return Trainer(config, learner, games, recorder)
+    return build_trainer(config, learner, games, recorder)
 
 
 def train(trainer: Trainer, steps: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from mario_rl.config import Config
+from mario_rl.console import note
 from mario_rl.errors import UserError
 from mario_rl.settings import choices_of, contains, flag_of, value_type
 
@@ -92,7 +93,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except UserError as error:
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        note(f"error: {_one_line(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -100,7 +101,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:  # a full disk, a read-only folder: the message names the file
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        note(f"error: {_one_line(str(error))}")
         sys.exit(2)
     sys.exit(0)
 

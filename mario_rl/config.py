@@ -398,9 +398,14 @@ class Config:
         return cls(**parts)
 
     def replaced(self, changes: dict[str, Any]) -> "Config":
-        """A copy with some settings changed, by their flat names (`{"gamma": 0.95}`)."""
+        """A copy with some settings changed, by their flat names (`{"gamma": 0.95}`).
+
+        Raises:
+            UserError: for a name or a value that does not exist.
+        """
         values = self.to_dict()
-        assert set(changes) <= set(self.flat()), changes
+        if unknown := changes.keys() - self.flat().keys():
+            raise UserError(f"there is no setting {min(unknown)!r}")
         for group, item in settings():
             if item.name in changes:
                 values[group][item.name] = changes[item.name]

@@ -83,11 +83,16 @@ def limit_memory(device: torch.device, fraction: float) -> str:
     return "device: CPU (--gpu-memory-fraction has no effect here)"
 
 
-def out_of_memory(fraction: float) -> UserError:
-    """What to say when the device's memory limit is reached."""
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device's memory limit is reached. MPS has no exception type for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
+
+
+def out_of_memory() -> UserError:
+    """What to say then."""
     return UserError(
-        f"the GPU's memory limit is reached (--gpu-memory-fraction {fraction:g}): lower "
-        "--batch-size, raise the fraction, or free the GPU of other programs"
+        "the GPU's memory limit is reached: lower --batch-size, raise --gpu-memory-fraction, or "
+        "free the GPU of other programs"
     )
 
 

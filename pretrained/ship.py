@@ -27,31 +27,30 @@ def main() -> None:
     parser.add_argument("--output-dir", default=".", help="where models/ and stats/ lie")
     args = parser.parse_args()
 
-    from mario_rl.agent.saved_model import Model
-    from mario_rl.config import EVALUATION_EPSILON, MAX_NOOP_FRAMES
+    from mario_rl.agent.saved_model import SavedModel
+    from mario_rl.console import say
+    from mario_rl.evaluation.figures import Evaluation
     from mario_rl.reports.playback import Request, evaluate_model
-    from mario_rl.storage.files import RunPaths, read_json
+    from mario_rl.storage.files import read_json
+    from mario_rl.storage.paths import RunPaths
 
     paths = RunPaths(args.output_dir, args.run_name)
-    model = Model.load(paths.model)
+    model = SavedModel.load(paths.model)
     run = read_json(paths.run_json)
     path = FOLDER / f"{model.config.env.stage}.pth"
     weights = {name: tensor.half() for name, tensor in model.weights.items()}
     shipped = replace(model, weights=weights, optimizer=None)
     shipped.save(path)
 
-    request = Request(
-        path, Path(args.output_dir), stage=None, episodes=EPISODES, epsilon=EVALUATION_EPSILON,
-        noops=MAX_NOOP_FRAMES, max_steps=None, seed=0, render=False, record=False, plot=False,
-        delay=0,
-    )  # fmt: skip
-    report = evaluate_model(request, print)
-    # The games that a model was chosen by flatter it.
-    evaluation = {**model.evaluation, **report["evaluation"]}
-    replace(shipped, evaluation=evaluation).save(path)
+    report = evaluate_model(Request(path, Path(args.output_dir), episodes=EPISODES), say)
+    # The games that chose a model flatter it.
+    replace(shipped, evaluation=Evaluation.from_dict(report["evaluation"])).save(path)
     report["model"] = path.name
     report["training"] = {
-        **{name: model.evaluation[name] for name in ("env_steps", "updates", "episodes", "hours")},
+        **{
+            name: report["evaluation"][name]
+            for name in ("env_steps", "updates", "episodes", "hours")
+        },
         **{
             name: run[name] for name in ("command", "lineage", "git_commit", "versions", "hardware")
         },
@@ -64,19 +63,19 @@ def save_gif(model_path: Path, gif_path: Path) -> None:
     """Play until a game clears the stage, and save that one."""
     from PIL import Image
 
-    from mario_rl.agent.saved_model import Model
+    from mario_rl.agent.saved_model import SavedModel
     from mario_rl.evaluation.play import play_episodes
     from mario_rl.games.mario_game import MarioGame
     from mario_rl.games.serial import SerialGames
 
-    model = Model.load(model_path)
+    model = SavedModel.load(model_path)
     frames: list[np.ndarray] = []
     game = MarioGame(model.config.env, lambda frame: frames.append(frame.copy()))
     games = SerialGames.of([game])
     for seed in range(EPISODES):
         frames.clear()
-        (result,) = play_episodes(model.network().q_values, games, 1, seed, epsilon=0)
-        if result.stages_cleared:
+        (played,) = play_episodes(model.network().q_values, games, 1, seed, epsilon=0)
+        if played.episode.stages_cleared:
             break
     else:
         raise UserError(f"{model_path} clears none of {EPISODES} games: no GIF")

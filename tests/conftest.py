@@ -1,8 +1,52 @@
 import os
-import sys
-from pathlib import Path
+import shutil
+import subprocess
+
+import pytest
 
 # The tests run side by side, one on each core: more threads would only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+# The tier of whole modules and of single tests. The others are quick.
+TIERS = {
+    "emulator": {
+        "test_actors",
+        "test_api",
+        "test_env",
+        "test_install::test_installed_commands_play_and_train",
+    },
+    "slow": {
+        "test_extensions",
+        "test_flags",
+        "test_pretrained",
+        "test_schemas",
+        "test_scripts",
+        "test_session",
+        "test_torture",
+        "test_trainer::test_solves_a_small_task",
+        "test_trainer::test_timing_changes_nothing",
+    },
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    for item in items:
+        module = item.path.stem
+        names = {module, f"{module}::{item.originalname}"}
+        item.add_marker(next((tier for tier, tests in TIERS.items() if names & tests), "quick"))
+
+
+@pytest.fixture
+def display(monkeypatch):
+    """A screen that nobody sees."""
+    if shutil.which("Xvfb") is None:
+        pytest.skip("needs Xvfb")
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", "1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        monkeypatch.setenv("DISPLAY", f":{server.stdout.readline().strip()}")  # once it is ready
+        yield
+    finally:
+        server.terminate()
+        server.communicate()

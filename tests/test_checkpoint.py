@@ -1,19 +1,23 @@
 """Checkpoints and models on disk: incremental, complete, and safe to load."""
 
+import os
 import subprocess
 import sys
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
-from mario_rl.agent.network import DuelingNetwork
-from mario_rl.agent.saved_model import Lineage, Model
+from mario_rl.agent.network import build_network
+from mario_rl.agent.saved_model import Lineage, Parent, SavedModel
 from mario_rl.config import Config
 from mario_rl.errors import DamagedFile, UserError
+from mario_rl.evaluation.figures import Evaluation
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import RunPaths, atomic_write, read_json, write_json
-from mario_rl.storage.tensor_file import SCHEMA, save_tensors
+from mario_rl.storage.files import atomic_write, read_json, write_json
+from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.tensor_file import SCHEMA
 
 
 class Ring:
@@ -47,11 +51,18 @@ def save_some(store, ring, counts):
         store.save({"written": ring.written, "array": np.arange(3)}, ring.rows, ring.frames_of)
 
 
+def python(script):
+    """Run a script in another process, which imports what this one does."""
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, env=os.environ | path, capture_output=True, text=True)
+
+
 def test_every_kept_checkpoint_holds_the_whole_replay(tmp_path):
     ring, store = Ring(10), CheckpointStore(tmp_path)
     for count in (4, 3, 0, 5, 25, 2, 1, 9):
         save_some(store, ring, [count])
-        checkpoint = CheckpointStore(tmp_path).load()
+        checkpoint = CheckpointStore(tmp_path).load(dict)
         assert checkpoint.state["written"] == ring.written
         rows = rows_of(checkpoint)
         assert all(rows[row] == row for row in ring.rows)
@@ -63,7 +74,7 @@ def test_frames_are_written_once(tmp_path):
     sizes = [path.stat().st_size for path in sorted(tmp_path.glob("*.frames.npy"))]
     assert sizes[0] > 200 * 32 and sizes[1] < 128 + 4 * 32
     resumed = CheckpointStore(tmp_path)
-    resumed.load()
+    resumed.load(dict)
     save_some(resumed, ring, [2])
     assert (tmp_path / "000003.frames.npy").stat().st_size < 128 + 3 * 32
 
@@ -93,12 +104,12 @@ def test_damaged_checkpoint_falls_back_loudly(tmp_path, capsys, suffix, damage):
         content[len(content) // 2] ^= 0x10
         path.write_bytes(content)
     store = CheckpointStore(tmp_path)
-    assert store.load().state["written"] == 4
+    assert store.load(dict).state["written"] == 4
     warned = "going back" in capsys.readouterr().err
     assert warned or (suffix, damage) == ("json", "remove")
     ring.written = 4
     save_some(store, ring, [5, 1, 1])  # the damaged one gives way
-    assert CheckpointStore(tmp_path).load().state["written"] == 11
+    assert CheckpointStore(tmp_path).load(dict).state["written"] == 11
     kept = sorted(p.stem for p in tmp_path.glob("*.json"))
     assert len(kept) == 3 and "000002" not in kept[1:]
 
@@ -108,7 +119,7 @@ def test_no_usable_checkpoint_is_one_line(tmp_path):
     save_some(store, Ring(10), [4])
     (tmp_path / "000001.state.pt").write_bytes(b"x")
     with pytest.raises(UserError, match="no usable checkpoint"):
-        CheckpointStore(tmp_path).load()
+        CheckpointStore(tmp_path).load(dict)
 
 
 def test_newer_version_is_refused_and_left_alone(tmp_path):
@@ -116,15 +127,14 @@ def test_newer_version_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "000002.json"
     write_json(path, {**read_json(path), "schema": SCHEMA + 1})
     with pytest.raises(UserError, match="update Mario RL") as caught:
-        CheckpointStore(tmp_path).load()
+        CheckpointStore(tmp_path).load(dict)
     assert not isinstance(caught.value, DamagedFile)
 
 
 def test_full_disk_leaves_the_older_checkpoints(tmp_path):
     """Run in a process of its own whose files may not grow beyond 20 kB."""
     script = f"""
-import resource, signal, sys
-sys.path[:0] = {sys.path[:3]!r}
+import resource, signal
 from pathlib import Path
 from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.errors import UserError
@@ -138,33 +148,29 @@ try:
 except UserError as error:
     print(error)
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    result = python(script)
     assert "cannot save a checkpoint" in result.stdout and not result.stderr
-    assert CheckpointStore(tmp_path).load().state["written"] == 4
+    assert CheckpointStore(tmp_path).load(dict).state["written"] == 4
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def untrained_network():
-    config = Config().learner
-    return DuelingNetwork(7, width=config.network_width, num_quantiles=config.num_quantiles)
-
-
 def model():
-    network = untrained_network()
-    evaluation = {"clear_rate": 0.5, "updates": 7}
-    return Model("run", Config(), Lineage(2, [{"run_name": "first"}]), evaluation,
-                 network.state_dict(), None, averaged_updates=20)  # fmt: skip
+    figures = {item.name: 0 for item in fields(Evaluation)}
+    evaluation = Evaluation(**{**figures, "clear_rate": 0.5, "updates": 7})
+    lineage = Lineage(2, [Parent("first", 1, 0.25, 400.0)])
+    weights = build_network(Config()).state_dict()
+    return SavedModel("run", Config(), lineage, evaluation, weights, None, averaged_updates=20)
 
 
 def test_model_round_trip(tmp_path):
     original = model()
     original.save(tmp_path / "models" / "m.pth")
-    loaded = Model.load(tmp_path / "models" / "m.pth")
+    loaded = SavedModel.load(tmp_path / "models" / "m.pth")
     assert (loaded.config, loaded.lineage) == (original.config, original.lineage)
     assert loaded.evaluation == original.evaluation
     assert loaded.averaged_updates == 20
     obs = torch.randint(0, 255, (2, 4, 84, 84), dtype=torch.uint8)
-    network = untrained_network()
+    network = build_network(Config())
     network.load_state_dict(original.weights)
     assert torch.equal(loaded.network()(obs), network(obs))
 
@@ -172,11 +178,9 @@ def test_model_round_trip(tmp_path):
 def test_model_of_another_architecture_is_refused(tmp_path):
     weights = {**model().weights}
     weights["value.0.weight"] = torch.zeros(10, 3136)
-    content = {**vars(model()), "weights": weights, "config": Config().to_dict()}
-    content["lineage"] = {"iteration": 1, "parents": []}
-    save_tensors(tmp_path / "m.pth", "model", content)
+    replace(model(), weights=weights).save(tmp_path / "m.pth")
     with pytest.raises(UserError, match="not a model of this architecture"):
-        Model.load(tmp_path / "m.pth")
+        SavedModel.load(tmp_path / "m.pth")
 
 
 def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path):
@@ -204,16 +208,14 @@ def test_run_names_that_could_lead_elsewhere_are_refused(tmp_path, name):
 def test_a_run_can_be_locked_once(tmp_path):
     paths = RunPaths(tmp_path, "run")
     script = (
-        f"import sys; sys.path.insert(0, {sys.path[0]!r})\n"
-        f"from mario_rl.storage.files import RunPaths\n"
+        f"from mario_rl.storage.paths import RunPaths\n"
         f"from mario_rl.errors import UserError\n"
         f"try:\n  with RunPaths({str(tmp_path)!r}, 'run').lock(): print('locked')\n"
         f"except UserError as error: print(error)\n"
     )
 
     def lock_elsewhere():
-        command = [sys.executable, "-c", script]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return python(script).stdout
 
     with paths.lock():
         assert "is being trained by another process" in lock_elsewhere()

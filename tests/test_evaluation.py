@@ -2,26 +2,27 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mario_rl.config import FRAME_SHAPE, STACK
-from mario_rl.evaluation.play import (
-    EpisodeResult,
+from mario_rl.evaluation.figures import (
+    Evaluation,
     most_stages_cleared,
-    play_episodes,
-    rank,
     summarize,
     wilson_interval,
 )
+from mario_rl.evaluation.play import PlayedEpisode, play_episodes
 from mario_rl.games.interface import (
     CLEAR,
     DEATH,
     OUTCOMES,
     RUNNING,
     STALL,
+    Episode,
     Position,
     Status,
 )
@@ -89,34 +90,36 @@ def policy(obs: np.ndarray) -> np.ndarray:
 
 def play(
     episodes: int, num_envs: int = 2, seed: int = 0, **options: Any
-) -> tuple[list[EpisodeResult], list[Walk]]:
+) -> tuple[list[PlayedEpisode], list[Walk]]:
     games = [Walk() for _ in range(num_envs)]
     results = play_episodes(policy, SerialGames.of(games), episodes, seed, **options)
     return results, games
 
 
-def play_by_hand(noop_frames: int, actions: list[int] | None = None) -> EpisodeResult:
+def play_by_hand(noop_frames: int, actions: list[int] | None = None) -> PlayedEpisode:
     """One episode with the given actions, or else the greedy ones."""
-    game, result = Walk(), EpisodeResult(Position(noop_frames, []))
+    game, episode_return = Walk(), 0.0
     frame, _ = game.reset(noop_frames)
-    frames = [frame] * STACK
+    frames, taken, statuses = [frame] * STACK, [], []
     while not game.over:
         if actions is None:
             action = int(policy(np.stack(frames[-STACK:])[None])[0].argmax())
         else:
-            action = actions[len(result.x)]
+            action = actions[len(taken)]
         frame, reward, _, _, status = game.step(action)
         frames.append(frame)
-        result.position.actions.append(action)
-        result.episode_return += reward
-        values = status._asdict()
-        assert not values.pop("saved")
-        result.x.append(values.pop("x"))
-        result.y.append(values.pop("y"))
-        result.outcome = OUTCOMES[values.pop("outcome")]
-        for name, value in values.items():
-            setattr(result, name, value)
-    return result
+        taken.append(action)
+        statuses.append(status)
+        episode_return += reward
+    last = statuses[-1]._asdict()
+    figures = {item.name: last[item.name] for item in fields(Episode) if item.name in last}
+    figures["outcome"] = OUTCOMES[last["outcome"]]
+    return PlayedEpisode(
+        Episode(episode_return=episode_return, length_steps=len(taken), **figures),
+        Position(noop_frames, taken),
+        [status.x for status in statuses],
+        [status.y for status in statuses],
+    )
 
 
 # playing
@@ -128,7 +131,7 @@ def test_results_do_not_depend_on_the_number_of_environments(num_envs):
     results, games = play(9, num_envs, epsilon=0.3)
     assert results == expected
     assert sum(len(game.resets) for game in games) == 9
-    assert len({result.outcome for result in results}) > 1
+    assert len({result.episode.outcome for result in results}) > 1
     assert len({len(result.x) for result in results}) > 1  # they end out of order
 
 
@@ -142,7 +145,8 @@ def test_results_are_what_the_games_did():
     results, _ = play(9, epsilon=0.3)
     for result in results:
         assert result == play_by_hand(*result.position[:2])
-        assert (result.world, result.stage, result.coins) == (2, 3, 5)
+        assert (result.episode.world, result.episode.stage) == (2, 3)
+        assert result.episode.coins == 5
 
 
 def test_greedy_play_takes_the_best_action_of_the_frames_it_saw():
@@ -205,8 +209,8 @@ def test_max_steps_cuts_episodes_off(max_steps):
         assert result.position.actions == full.position.actions[:max_steps]
         assert result.x == full.x[:max_steps]
         ended = len(full.x) <= max_steps
-        assert result.outcome == (full.outcome if ended else "running")
-    assert any(result.outcome == "running" for result in cut)
+        assert result.episode.outcome == (full.episode.outcome if ended else "running")
+    assert any(result.episode.outcome == "running" for result in cut)
 
 
 def stop_after(calls: int) -> Callable[[], bool]:
@@ -217,16 +221,17 @@ def stop_after(calls: int) -> Callable[[], bool]:
 def test_should_stop_ends_play_with_the_episodes_begun():
     whole, _ = play(9)
     assert play(9, should_stop=lambda: True)[0] == []
-    told: dict[int, EpisodeResult] = {}
-    stopped, games = play(9, should_stop=stop_after(18), on_end=told.__setitem__)
+    told: dict[int, PlayedEpisode] = {}
+    stopped, games = play(9, should_stop=stop_after(20), on_end=told.__setitem__)
     assert 0 < len(stopped) < 9
-    assert len(stopped) == sum(len(game.resets) for game in games)
-    assert {"running"} < {result.outcome for result in stopped}
+    assert all(result.x for result in stopped), "a game without a decision is no episode"
+    assert len(stopped) <= sum(len(game.resets) for game in games)
+    assert {"running"} < {result.episode.outcome for result in stopped}
     for result, full in zip(stopped, whole, strict=False):
         assert result.x == full.x[: len(result.x)]
-        if result.outcome != "running":
+        if result.episode.outcome != "running":
             assert result == full
-    assert told == {number: result for number, result in enumerate(stopped) if result.x}
+    assert told == dict(enumerate(stopped))
 
 
 def test_episodes_are_told_of_when_they_end():
@@ -236,9 +241,9 @@ def test_episodes_are_told_of_when_they_end():
         num_envs=5,
         epsilon=0.3,
         first_episode=5,
-        on_end=lambda number, result: told.append((number, result.outcome, len(result.x))),
+        on_end=lambda number, result: told.append((number, result.episode.outcome, len(result.x))),
     )
-    assert sorted(told) == [(i + 5, r.outcome, len(r.x)) for i, r in enumerate(results)]
+    assert sorted(told) == [(i + 5, r.episode.outcome, len(r.x)) for i, r in enumerate(results)]
     assert told != sorted(told), "in the order in which they end"
 
 
@@ -285,11 +290,16 @@ def test_most_stages_cleared_counts_every_stage_of_a_game():
 
 def result_of(
     max_x: int, world: int = 1, stage: int = 1, stages_cleared: int = 0, **values: Any
-) -> EpisodeResult:
-    return EpisodeResult(
-        Position(0, []), max_x=max_x, world=world, stage=stage, stages_cleared=stages_cleared,
-        **values,
+) -> Episode:
+    zeros = {item.name: 0 for item in fields(Episode)}
+    return Episode(
+        **{**zeros, "outcome": "death", "max_x": max_x, "world": world, "stage": stage,
+           "stages_cleared": stages_cleared, **values}
     )  # fmt: skip
+
+
+def summary_of(episodes: list[Episode]) -> Evaluation:
+    return summarize(episodes, env_steps=7, updates=6, episodes=5, hours=0.5)
 
 
 def test_summary():
@@ -300,7 +310,12 @@ def test_summary():
         result_of(500, episode_return=0.5),
     ]
     low, high = wilson_interval(2, 4)
-    assert summarize(results) == {
+    evaluation = asdict(summary_of(results))
+    assert evaluation == {
+        "env_steps": 7,
+        "updates": 6,
+        "episodes": 5,
+        "hours": 0.5,
         "eval_episodes": 4,
         "clears": 2,  # episodes, not stages
         "clear_rate": 0.5,
@@ -314,7 +329,7 @@ def test_summary():
         "furthest_world": 2,  # of one episode, not the greatest of each
         "furthest_stage": 1,
     }
-    assert all(type(value) in (int, float) for value in summarize(results).values())
+    assert all(type(value) in (int, float) for value in evaluation.values())
 
 
 def test_rank_puts_stages_before_x_and_does_not_care_in_how_many_games_they_are_cleared():
@@ -326,6 +341,25 @@ def test_rank_puts_stages_before_x_and_does_not_care_in_how_many_games_they_are_
         (1.0, 1.0, 400.0),
         (0.8, 1.2, 0.0),
     ]
-    evaluations = [dict(zip(names, values, strict=True)) for values in worst_first]
-    assert sorted(evaluations[::-1], key=rank) == evaluations
-    assert not any(math.isnan(value) for value in rank(evaluations[0]))
+    start = summary_of([result_of(0)])
+    evaluations = [
+        replace(start, **dict(zip(names, values, strict=True))) for values in worst_first
+    ]
+    assert sorted(evaluations[::-1], key=lambda evaluation: evaluation.rank) == evaluations
+    assert not any(math.isnan(value) for value in evaluations[0].rank)
+
+
+def test_an_evaluation_describes_itself():
+    evaluation = summary_of(
+        [result_of(300, stages_cleared=2, episode_return=4.0, game_score=100), result_of(100)]
+    )
+    assert evaluation.describe("1-1") == (
+        "cleared 1 of 2 (50%, 95 % interval 9% to 91%), mean return 2.0, mean x 200, max x 300, "
+        "mean score 50"
+    )
+    assert evaluation.brief("1-1") == "clear rate 50%, mean x 200"
+    assert evaluation.brief("full") == "clear rate 50%, 1.00 stages a game, mean x 200"
+    assert (evaluation.cleared("1-1"), evaluation.cleared("full")) == (
+        "50% cleared", "1.00 stages a game"
+    )  # fmt: skip
+    assert Evaluation.from_dict({**asdict(evaluation), "is_best": 1}) == evaluation

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mario_rl.agent.exploration import Exploration
+from mario_rl.agent.epsilon_greedy import EpsilonGreedy
 from mario_rl.config import ExplorationConfig
 
 ACTIONS = 7
@@ -12,7 +12,7 @@ GREEDY = 5
 
 def make(**settings):
     config = ExplorationConfig(**{"eps_start": 1.0, "eps_end": 0.1, "eps_decay": 100, **settings})
-    return Exploration(config, np.random.SeedSequence(0))
+    return EpsilonGreedy(config, np.random.SeedSequence(0))
 
 
 def choices(exploration, steps, env_steps=1000, is_first=()):
@@ -69,7 +69,7 @@ def test_random_actions_are_held_for_zipf_distributed_times():
 def test_nothing_is_held_beyond_the_end_of_an_episode():
     exploration = make(num_envs=64, hold_actions=True, eps_end=1.0)
     choices(exploration, 50)
-    before = exploration.state_dict()["steps_left"].copy()
+    before = exploration.state()["steps_left"].copy()
     assert (before > 0).any()
     # At an epsilon of zero only what was begun goes on.
     exploration._config = ExplorationConfig(num_envs=64, eps_start=0.0, eps_end=0.0)
@@ -81,5 +81,5 @@ def test_nothing_is_held_beyond_the_end_of_an_episode():
 def test_state_continues_the_same_choices():
     first, second = make(num_envs=3, eps_end=0.5), make(num_envs=3, eps_end=0.5)
     choices(first, 100)
-    second.load_state_dict(first.state_dict())
+    second.load_state(first.state())
     assert np.array_equal(choices(first, 100), choices(second, 100))

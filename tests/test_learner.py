@@ -1,24 +1,30 @@
 """The network and its update: double Q-learning targets, weights, clipping and state."""
 
-import io
 import math
-from typing import Any
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mario_rl.agent.learner import Learner, double_dqn_target, quantile_huber_loss
+from mario_rl.agent.dqn import DQN, TensorBatch, double_q_target
+from mario_rl.agent.learner import LearnerState
+from mario_rl.agent.losses import quantile_huber
 from mario_rl.agent.network import DuelingNetwork
-from mario_rl.config import FRAME_SHAPE, STACK, LearnerConfig
+from mario_rl.config import FRAME_SHAPE, STACK, Config, LearnerConfig
 from mario_rl.replay.prioritized import Batch
+from mario_rl.storage.plain import from_plain
+from mario_rl.storage.tensor_file import load_tensors, save_tensors
+from mario_rl.training.assembly import build_learner
 
 NUM_ACTIONS = 5
 CPU = torch.device("cpu")
 
 
-def make_learner(seed: int = 0, **config: float) -> Learner:
-    return Learner(LearnerConfig(**config), NUM_ACTIONS, CPU, seed)
+def make_learner(seed: int = 0, dtype: torch.dtype = torch.float32, **settings: float) -> DQN:
+    config = Config().replaced({"action_set": "right", "seed": seed, **settings})
+    return build_learner(config, CPU, dtype)
 
 
 def make_batch(size: int = 4, seed: int = 0, **columns: np.ndarray) -> Batch:
@@ -26,6 +32,7 @@ def make_batch(size: int = 4, seed: int = 0, **columns: np.ndarray) -> Batch:
     shape = (size, STACK, *FRAME_SHAPE)
     batch = Batch(
         slots=np.arange(size),
+        drawn_at=size,
         obs=rng.integers(256, size=shape, dtype=np.uint8),
         actions=rng.integers(NUM_ACTIONS, size=size, dtype=np.uint8),
         returns=rng.normal(size=size).astype(np.float32),
@@ -36,24 +43,24 @@ def make_batch(size: int = 4, seed: int = 0, **columns: np.ndarray) -> Batch:
     return batch._replace(**columns)
 
 
-def weights_of(learner: Learner) -> torch.Tensor:
+def weights_of(learner: DQN) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in learner.online_net.parameters()])
 
 
-def gradient_of(learner: Learner) -> torch.Tensor:
+def gradient_of(learner: DQN) -> torch.Tensor:
     """What the last update went by, after clipping."""
     return torch.cat([p.grad.flatten().double() for p in learner.online_net.parameters()])
 
 
-def saved(learner: Learner) -> dict[str, Any]:
+def saved(learner: DQN, tmp_path: Path) -> LearnerState:
     """The state as it comes back from a file."""
-    file = io.BytesIO()
-    torch.save(learner.state_dict(), file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+    save_tensors(tmp_path / "state.pt", "learner", asdict(learner.begin_state().result()))
+    content = load_tensors(tmp_path / "state.pt", "learner")
+    del content["schema"], content["kind"]
+    return from_plain(LearnerState, content)
 
 
-def target_by_hand(learner: Learner, batch: Batch) -> np.ndarray:
+def target_by_hand(learner: DQN, batch: Batch) -> np.ndarray:
     """One number at a time."""
     q_online = learner.online_net.q_values(batch.next_obs)
     target = quantiles_of(learner.target_net, batch.next_obs)
@@ -85,8 +92,15 @@ def loss_by_hand(quantiles: np.ndarray, target: np.ndarray, kappa: float) -> flo
 # the target
 
 
+def target_of(returns, discounts, next_online, next_target) -> torch.Tensor:
+    """With networks that say the same of every observation."""
+    zeros = torch.zeros(len(returns))
+    batch = TensorBatch(zeros, zeros, returns, discounts, zeros, zeros)
+    return double_q_target(batch, lambda obs: next_online, lambda obs: next_target)
+
+
 def test_double_dqn_target_by_hand():
-    target = double_dqn_target(
+    target = target_of(
         returns=torch.tensor([1.0, -2.0, 0.5]),
         discounts=torch.tensor([0.5, 0.0, 0.25]),
         next_online=torch.tensor(
@@ -104,7 +118,7 @@ def test_double_dqn_target_by_hand():
 def test_target_is_not_that_of_the_plain_dqn():
     q_online, q_target = torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[10.0], [0.0]]])
     zero, one = torch.zeros(1), torch.ones(1)
-    double = double_dqn_target(zero, one, q_online, q_target)
+    double = target_of(zero, one, q_online, q_target)
     assert double.item() == 0.0
     assert double.item() not in (q_target.max().item(), q_online.max().item())
 
@@ -113,7 +127,7 @@ def test_target_is_not_that_of_the_plain_dqn():
 def test_quantile_loss_is_that_of_the_paper(kappa):
     rng = np.random.default_rng(0)
     quantiles, target = rng.normal(scale=kappa, size=(2, 6, 8)).astype(np.float32)
-    loss = quantile_huber_loss(torch.from_numpy(quantiles), torch.from_numpy(target), kappa)
+    loss = quantile_huber(torch.from_numpy(quantiles), torch.from_numpy(target), kappa)
     expected = [loss_by_hand(*rows, kappa) for rows in zip(quantiles, target, strict=True)]
     assert loss.numpy() == pytest.approx(expected, rel=1e-4)
 
@@ -194,9 +208,9 @@ def test_update_reports_errors_loss_and_q_values(num_quantiles):
     result = learner.update(batch)
     assert result.td_errors == pytest.approx(errors, rel=1e-4, abs=1e-4)
     assert result.td_errors.dtype == np.float32
-    assert result.loss == pytest.approx((batch.is_weights * losses).mean(), rel=1e-4)
-    assert result.q_value == pytest.approx(quantiles.mean(), rel=1e-4, abs=1e-4)
-    assert result.grad_norm > 0
+    assert result.metrics["loss"] == pytest.approx((batch.is_weights * losses).mean(), rel=1e-4)
+    assert result.metrics["q_value"] == pytest.approx(quantiles.mean(), rel=1e-4, abs=1e-4)
+    assert result.metrics["grad_norm"] > 0
 
 
 def test_update_bootstraps_from_the_target_network():
@@ -231,7 +245,7 @@ def test_samples_of_weight_zero_change_nothing():
     before = weights_of(learner)
     result = learner.update(make_batch(is_weights=np.zeros(4, dtype=np.float32)))
     assert torch.equal(weights_of(learner), before)
-    assert result.loss == 0 and result.grad_norm == 0
+    assert result.metrics["loss"] == 0 and result.metrics["grad_norm"] == 0
     assert (result.td_errors != 0).all()  # their priorities are renewed all the same
 
 
@@ -241,8 +255,12 @@ def test_weights_tell_which_samples_count(last_weight):
     batch = make_batch(is_weights=weights)
     other = make_batch(seed=1)
     # Another batch in its last two samples
-    changed = Batch(*(np.concatenate([a[:2], b[2:]]) for a, b in zip(batch, other, strict=True)))
-    changed = changed._replace(is_weights=weights)
+    columns = {
+        name: np.concatenate([getattr(batch, name)[:2], getattr(other, name)[2:]])
+        for name in Batch._fields
+        if name != "drawn_at"
+    }
+    changed = Batch(drawn_at=4, **columns)._replace(is_weights=weights)
     results = []
     for each in (batch, changed):
         learner = make_learner()
@@ -263,7 +281,7 @@ def test_gradient_grows_with_the_weights():
 def test_gradient_is_clipped_to_the_norm():
     batch = make_batch(returns=np.full(4, 500, dtype=np.float32))
     free, clipped = make_learner(max_grad_norm=1e9), make_learner(max_grad_norm=1e-3)
-    norms = [learner.update(batch).grad_norm for learner in (free, clipped)]
+    norms = [learner.update(batch).metrics["grad_norm"] for learner in (free, clipped)]
     assert norms[0] == norms[1] > 0.1  # reported as it was before
     # The norm of millions of float32 is itself right to three digits or so.
     assert gradient_of(free).norm().item() == pytest.approx(norms[0], rel=1e-3)
@@ -276,7 +294,7 @@ def test_gradient_is_clipped_to_the_norm():
 def test_loss_goes_down_on_a_fixed_batch(num_quantiles, updates):
     learner = make_learner(learning_rate=1e-3, num_quantiles=num_quantiles)
     batch = make_batch(discounts=np.zeros(4, dtype=np.float32))
-    losses = [learner.update(batch).loss for _ in range(updates)]
+    losses = [learner.update(batch).metrics["loss"] for _ in range(updates)]
     assert losses[-1] < losses[0] / 10
     q_values = learner.online_net.q_values(batch.obs)[np.arange(4), batch.actions]
     assert q_values == pytest.approx(batch.returns, abs=0.3)
@@ -305,26 +323,26 @@ def test_order_in_memory_changes_nothing():
 
 @pytest.mark.parametrize(("num_quantiles", "updates"), [(1, 15), (32, 40)])
 def test_bfloat16_convolutions_change_little_and_learn(num_quantiles, updates):
-    config = LearnerConfig(learning_rate=1e-3, num_quantiles=num_quantiles)
-    exact = Learner(config, NUM_ACTIONS, CPU, 0)
-    rounded = Learner(config, NUM_ACTIONS, CPU, 0, torch.bfloat16)
+    settings = {"learning_rate": 1e-3, "num_quantiles": num_quantiles}
+    exact = make_learner(**settings)
+    rounded = make_learner(dtype=torch.bfloat16, **settings)
     batch = make_batch(discounts=np.zeros(4, dtype=np.float32))
     q_values = rounded.online_net.q_values(batch.obs)
     assert q_values.dtype == np.float32
     assert not np.array_equal(q_values, exact.online_net.q_values(batch.obs))
     assert q_values == pytest.approx(exact.online_net.q_values(batch.obs), abs=0.01)
     assert all(p.dtype == torch.float32 for p in rounded.online_net.parameters())
-    losses = [rounded.update(batch).loss for _ in range(updates)]
+    losses = [rounded.update(batch).metrics["loss"] for _ in range(updates)]
     assert losses[-1] < losses[0] / 10
 
 
-def test_average_reaches_back_over_the_last_eighth_of_the_updates():
+def test_average_reaches_back_over_the_last_eighth_of_the_updates(tmp_path):
     learner = make_learner(learning_rate=1e-3)
     weights = []
     for i in range(40):
         if i == 20:  # where an interrupted run goes on
-            state, learner = saved(learner), make_learner(learning_rate=1e-3)
-            learner.load_state_dict(state)
+            state, learner = saved(learner, tmp_path), make_learner(learning_rate=1e-3)
+            learner.load_state(state)
         learner.update(make_batch(seed=i))
         weights.append(weights_of(learner))
     shares = torch.tensor([math.prod(range(n, n + 7)) for n in range(1, 41)], dtype=torch.float64)
@@ -340,28 +358,30 @@ def test_policy_acts_with_old_weights_until_the_result_is_fetched():
     learner, twin, batch = make_learner(), make_learner(), make_batch()
     before = learner.acting_net.q_values(batch.obs)
     expected = twin.update(batch)
-    assert learner.fetch_result() is None
+    assert learner.fetch_update() is None
     learner.begin_update(batch)
     learner.wait()
     assert np.array_equal(learner.acting_net.q_values(batch.obs), before)
     assert torch.equal(weights_of(learner), weights_of(twin))
-    result = learner.fetch_result()
+    result = learner.fetch_update()
     assert np.array_equal(result.td_errors, expected.td_errors)
     after = learner.acting_net.q_values(batch.obs)
     assert np.array_equal(after, learner.online_net.q_values(batch.obs))
     assert not np.array_equal(after, before)
-    assert learner.fetch_result() is None
+    assert learner.fetch_update() is None
 
 
-def test_result_to_be_fetched_is_part_of_the_state():
+def test_result_to_be_fetched_is_part_of_the_state(tmp_path):
     original, restored, batch = make_learner(0), make_learner(1), make_batch()
     original.begin_update(batch)
-    restored.load_state_dict(saved(original))
+    restored.load_state(saved(original, tmp_path))
     assert np.array_equal(
         restored.acting_net.q_values(batch.obs), original.acting_net.q_values(batch.obs)
     )
-    ours, theirs = original.fetch_result(), restored.fetch_result()
-    assert np.array_equal(ours.td_errors, theirs.td_errors) and ours[1:] == theirs[1:]
+    ours, theirs = original.fetch_update(), restored.fetch_update()
+    assert np.array_equal(ours.td_errors, theirs.td_errors)
+    assert np.array_equal(ours.slots, theirs.slots)
+    assert (ours.drawn_at, ours.metrics) == (theirs.drawn_at, theirs.metrics)
     assert isinstance(theirs.td_errors, np.ndarray)
     assert np.array_equal(
         restored.acting_net.q_values(batch.obs), original.acting_net.q_values(batch.obs)
@@ -372,7 +392,7 @@ def test_an_error_in_the_update_arrives():
     learner = make_learner()
     learner.begin_update(make_batch(actions=np.full(4, 99, dtype=np.uint8)))
     with pytest.raises(IndexError, match="index 99"):
-        learner.fetch_result()
+        learner.fetch_update()
 
 
 def test_same_seed_same_updates_to_the_last_bit():
@@ -390,27 +410,27 @@ def test_same_seed_same_updates_to_the_last_bit():
 # state
 
 
-def test_restored_learner_makes_the_same_update_to_the_last_bit():
+def test_restored_learner_makes_the_same_update_to_the_last_bit(tmp_path):
     original = make_learner(0, learning_rate=1e-3)
     for i in range(3):
         original.update(make_batch(seed=i))
     restored = make_learner(1, learning_rate=1e-3)
-    restored.load_state_dict(saved(original))
+    restored.load_state(saved(original, tmp_path))
     assert torch.equal(weights_of(restored), weights_of(original))
     results = [learner.update(make_batch(seed=7)) for learner in (original, restored)]
     assert np.array_equal(results[0].td_errors, results[1].td_errors)
-    assert results[0][1:] == results[1][1:]
+    assert results[0].metrics == results[1].metrics
     assert torch.equal(weights_of(restored), weights_of(original))
 
 
-def test_without_an_optimizer_it_starts_afresh():
+def test_without_an_optimizer_it_starts_afresh(tmp_path):
     original = make_learner(0, learning_rate=1e-3)
     original.update(make_batch())
-    state = saved(original)
+    state = saved(original, tmp_path)
     start = weights_of(original)
     continued, fresh = make_learner(1, learning_rate=1e-3), make_learner(2, learning_rate=1e-3)
-    continued.load_state_dict(state)
-    fresh.load_state_dict({**state, "optimizer": None})
+    continued.load_state(state)
+    fresh.load_state(replace(state, optimizer=None))
     batch = make_batch(seed=7)
     for learner in (continued, fresh):
         assert torch.equal(weights_of(learner), start)

@@ -2,10 +2,12 @@
 
 import math
 import os
+import re
 import runpy
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,37 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scripts import call
 
 from mario_rl.config import Config
 from mario_rl.errors import UserError
-from mario_rl.reports import comparison, plots
-from mario_rl.reports.comparison import Run
-from mario_rl.storage.files import RunPaths, write_json
-from mario_rl.storage.records import EpisodeRecord, EvaluationRecord, RecordLog, UpdateRecord
+from mario_rl.games.mario_game import OUTCOMES
+from mario_rl.reports import comparison, panels, plots
+from mario_rl.reports.comparison import Curve
+from mario_rl.reports.position_plot import ENDS
+from mario_rl.reports.recorded_runs import RecordedRun, read_run, read_runs
+from mario_rl.storage.files import write_json
+from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.records import (
+    EPISODES,
+    EVALUATIONS,
+    TABLES,
+    UPDATES,
+    RecordLog,
+    Table,
+    read_records,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
-SLOW = ("torch", "cv2", "gym", "gymnasium", "nes_py", "gym_super_mario_bros")
+SLOW = ("torch", "cv2", "gym", "nes_py", "gym_super_mario_bros")
+
+
+def row_of(table: Table, *values: Any) -> dict[str, Any]:
+    """The values by column; those that older files lack may be left out."""
+    columns = list(table.columns)
+    assert len(columns) - len(table.added) <= len(values) <= len(columns)
+    return {**table.added, **dict(zip(columns, values, strict=False))}
 
 
 def write_run(
@@ -47,30 +70,30 @@ def write_run(
     lineage = {"iteration": len(parents) + 1, "parents": ancestors}
     write_json(paths.run_json, {"schema": 1, "run_name": name, "lineage": lineage})
 
-    log = RecordLog(paths.episodes_csv, EpisodeRecord)
-    updates = RecordLog(paths.updates_csv, UpdateRecord)
+    log = RecordLog(paths.episodes_csv, EPISODES)
+    updates = RecordLog(paths.updates_csv, UPDATES)
     for i in range(1, episodes + 1):
         steps, cleared = steps_per_episode * i, int(i % 10 == 0)
         stage = 1 + cleared if config.env.stage == "full" else 1
         episode_return = 0.0 if i % 2 else 10.0 * i
         log.append(
-            EpisodeRecord(i, steps, steps / 3600, 0, 1 / i, episode_return, steps_per_episode,
+            row_of(EPISODES, i, steps, steps / 3600, 0, 1 / i, episode_return, steps_per_episode,
                           100 * i, 1, stage, cleared, 0, 0, 300, "clear" if cleared else "death")
         )  # fmt: skip
         updates.append(
-            UpdateRecord(steps, 2 * i, i, steps / 3600, 0.5 / i, 0.1, 1.0, 1.0, 1 / i, 0.4, 1.0,
+            row_of(UPDATES, steps, 2 * i, i, steps / 3600, 0.5 / i, 0.1, 1.0, 1.0, 1 / i, 0.4, 1.0,
                          2.0, 1, 0, 0)
         )  # fmt: skip
     log.close()
     updates.close()
 
-    log_evaluations = RecordLog(paths.evaluations_csv, EvaluationRecord)
+    log_evaluations = RecordLog(paths.evaluations_csv, EVALUATIONS)
     best = -1
     for i, cleared in enumerate(clears, 1):
         rate = cleared / 10
         log_evaluations.append(
-            EvaluationRecord(1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate, rate / 2,
-                             (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
+            row_of(EVALUATIONS, 1000 * i, 20 * i, 10 * i, 1000 * i / 3600, 10, cleared, rate,
+                   rate / 2, (1 + rate) / 2, 50.0, 500.0 + i, 2000, 0.0, rate, 1, 1,
                              int(cleared > best))
         )  # fmt: skip
         best = max(best, cleared)
@@ -78,14 +101,22 @@ def write_run(
     return paths
 
 
-def read(output_dir: Path, *names: str) -> list[Run]:
-    return comparison.read_runs(output_dir, names)
+def read(output_dir: Path, *names: str) -> list[RecordedRun]:
+    return read_runs(names, output_dir)
+
+
+def read_one(paths: RunPaths) -> RecordedRun:
+    return read_run(paths.run_name, paths.output_dir)
+
+
+def draw(run: RecordedRun) -> Any:
+    figure = Figure(figsize=plots.SIZE_INCHES)
+    plots.draw_training(figure, run)
+    return figure
 
 
 def draw_training(paths: RunPaths) -> Any:
-    figure = Figure(figsize=plots.SIZE_INCHES)
-    plots.draw_training(figure, comparison.read_run(paths))
-    return figure
+    return draw(read_one(paths))
 
 
 def run_script(
@@ -144,22 +175,25 @@ def test_bootstrap_of_many_runs_is_the_normal_interval() -> None:
 
 
 def test_merge_interpolates_on_the_range_that_all_runs_cover() -> None:
-    first = np.array([0.0, 10.0, 20.0]), np.array([0.0, 10.0, 20.0])
-    second = np.array([5.0, 15.0, 40.0]), np.array([1.0, 1.0, 1.0])
-    x, mean, low, high = comparison.merge([first, second])
-    np.testing.assert_allclose(x, [5, 10, 15, 20])
-    np.testing.assert_allclose(mean, [3, 5.5, 8, 10.5])
-    np.testing.assert_allclose(low, 1)
-    np.testing.assert_allclose(high, x)
+    first = Curve(np.array([0.0, 10.0, 20.0]), np.array([0.0, 10.0, 20.0]))
+    second = Curve(np.array([5.0, 15.0, 40.0]), np.array([1.0, 1.0, 1.0]))
+    merged = comparison.merge([first, second])
+    np.testing.assert_allclose(merged.x, [5, 10, 15, 20])
+    np.testing.assert_allclose(merged.mean, [3, 5.5, 8, 10.5])
+    np.testing.assert_allclose(merged.low, 1)
+    np.testing.assert_allclose(merged.high, merged.x)
 
 
 def test_merge_leaves_a_single_run_alone_and_thins_long_ones() -> None:
     x = np.arange(5000.0)
-    np.testing.assert_array_equal(comparison.merge([(x, -x)])[:2], [x, -x])
-    merged_x, mean, *_ = comparison.merge([(x, x), (x, 3 * x)])
-    assert len(merged_x) == comparison.MAX_POINTS
-    assert (merged_x[0], merged_x[-1]) == (0, 4999)
-    np.testing.assert_allclose(mean, 2 * merged_x)
+    single = comparison.merge([Curve(x, -x)])
+    np.testing.assert_array_equal(single.x, x)
+    for y in (single.mean, single.low, single.high):
+        np.testing.assert_array_equal(y, -x)
+    merged = comparison.merge([Curve(x, x), Curve(x, 3 * x)])
+    assert len(merged.x) == comparison.MAX_POINTS
+    assert (merged.x[0], merged.x[-1]) == (0, 4999)
+    np.testing.assert_allclose(merged.mean, 2 * merged.x)
 
 
 @pytest.mark.parametrize(("length", "window"), [(0, 5), (30, 5), (300, 30), (10_000, 100)])
@@ -281,25 +315,37 @@ def test_notes(tmp_path: Path) -> None:
 
 
 def test_comparison_path_is_short_and_depends_on_every_name(tmp_path: Path) -> None:
-    assert comparison.comparison_path(tmp_path, ["a", "b"], "csv") == (
-        tmp_path / "stats" / "comparison_a_b.csv"
-    )
+    def path(*names: str, x: str = "steps", grouped: bool = False) -> Path:
+        return comparison.comparison_path(tmp_path, names, "csv", x, grouped)
+
+    stats = tmp_path / "stats"
+    assert path("a", "b") == stats / "comparison_a_b.csv"
+    assert path("a", "b", x="hours") == stats / "comparison_a_b_hours.csv"
+    assert path("a", x="episodes", grouped=True) == stats / "comparison_a_episodes_grouped.csv"
     names = [f"a-rather-long-name-{i}" for i in range(50)]
-    first = comparison.comparison_path(tmp_path, names, "png")
-    assert len(first.name) < 130
-    assert first != comparison.comparison_path(tmp_path, [*names[:-1], "other"], "png")
+    assert len(path(*names).name) < 130
+    assert path(*names) != path(*names[:-1], "other")
+    assert path(*names) != path(*names, grouped=True)
 
 
 # Reading
 
 
+def test_every_recorded_column_is_described() -> None:
+    described = RecordedRun.__doc__ or ""
+    for table in TABLES:
+        for column in table.columns:
+            name = "episodes" if column == "episode" else column
+            assert re.search(rf"^        (\w+, )*{name}(, \w+)*: ", described, re.MULTILINE), name
+
+
 def test_position_counts_stages_and_the_part_passed(tmp_path: Path) -> None:
     paths = write_run(tmp_path, "a", episodes=0, clears=(), stage="full")
-    log = RecordLog(paths.episodes_csv, EpisodeRecord)
+    log = RecordLog(paths.episodes_csv, EPISODES)
     for i, (world, stage, x) in enumerate([(1, 1, 1700), (1, 2, 0), (2, 1, 340), (8, 4, 9000)]):
-        log.append(EpisodeRecord(i, i, 0, 0, 0, 0, 1, x, world, stage, 0, 0, 0, 0, "death"))
+        log.append(row_of(EPISODES, i, i, 0, 0, 0, 0, 1, x, world, stage, 0, 0, 0, 0, "death"))
     log.close()
-    position = comparison.read_run(paths).episodes["position"]
+    position = read_one(paths).episodes["position"]
     np.testing.assert_allclose(position, [0.5, 1, 4.1, 32])
 
 
@@ -308,7 +354,7 @@ def test_damaged_run_json_is_named(tmp_path: Path, content: str) -> None:
     paths = write_run(tmp_path, "a", episodes=1)
     paths.run_json.write_text(content)
     with pytest.raises(UserError, match=r"run\.json is damaged"):
-        comparison.read_run(paths)
+        read_one(paths)
 
 
 @pytest.mark.parametrize("content", ["{", '{"env": {"stage": "9-9"}}', '{"new": {}}'])
@@ -316,7 +362,7 @@ def test_damaged_config_json_is_named(tmp_path: Path, content: str) -> None:
     paths = write_run(tmp_path, "a", episodes=1)
     paths.config_json.write_text(content)
     with pytest.raises(UserError, match=r"config\.json"):
-        comparison.read_run(paths)
+        read_one(paths)
 
 
 # The figures
@@ -344,12 +390,12 @@ def test_training_figure_shows_the_records(tmp_path: Path) -> None:
 
 def test_retries_are_shown_apart(tmp_path: Path) -> None:
     paths = write_run(tmp_path, "a")
-    log = RecordLog(paths.episodes_csv, EpisodeRecord, paths.episodes_csv.read_bytes())
+    log = RecordLog(paths.episodes_csv, EPISODES, paths.episodes_csv.read_bytes())
     log.append(
-        EpisodeRecord(31, 3100, 1.0, 0, 0.1, 9999.0, 20, 9000, 1, 1, 0, 0, 0, 300, "death", 5)
+        row_of(EPISODES, 31, 3100, 1.0, 0, 0.1, 9999.0, 20, 9000, 1, 1, 0, 0, 0, 300, "death", 5)
     )
     log.close()
-    run = comparison.read_run(paths)
+    run = read_one(paths)
     assert (len(run.episodes), len(run.retries), run.total("episodes")) == (30, 1, 31)
     returns, progress, *_ = draw_training(paths).axes
     assert line(returns, "best so far").get_ydata()[-1] == 300
@@ -372,7 +418,10 @@ def test_title_names_run_stage_seed_and_lineage(tmp_path: Path) -> None:
 @pytest.mark.parametrize("episodes", [30, 3000])
 def test_nothing_overlaps(tmp_path: Path, episodes: int) -> None:
     paths = write_run(tmp_path, "a", episodes=episodes, clears=(3,) * (episodes // 10))
-    figure = draw_training(paths)
+    assert_nothing_overlaps(draw_training(paths))
+
+
+def assert_nothing_overlaps(figure: Any) -> None:
     figure.draw_without_rendering()  # which lays it out
     title = figure._suptitle.get_window_extent()
     width = figure.bbox.width
@@ -385,6 +434,9 @@ def test_nothing_overlaps(tmp_path: Path, episodes: int) -> None:
         right = [other.bbox.x0 for other in figure.axes if other.bbox.x0 > panel.bbox.x1]
         assert legend.x1 <= min(right, default=width), "the legend hides its neighbour"
         assert panel.bbox.width == pytest.approx(figure.axes[0].bbox.width)
+    labels = [panel.yaxis.label.get_window_extent() for panel in figure.axes]
+    for i, label in enumerate(labels):
+        assert label.count_overlaps(labels[i + 1 :]) == 0, "the labels of the y axes overlap"
 
 
 def test_steps_are_written_with_k_and_m(tmp_path: Path) -> None:
@@ -411,7 +463,63 @@ def test_empty_run_says_what_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("loss", ["nan", "0", "0.25", "1e-9", "1e9"])
+@pytest.mark.parametrize("figure", ["training", "comparison"])
+@pytest.mark.parametrize("absent", ["column", "values"])
+def test_a_quantity_without_values_is_missing(tmp_path: Path, figure: str, absent: str) -> None:
+    run = read_one(write_run(tmp_path, "a"))
+    updates = run.updates.assign(loss=np.nan)
+    if absent == "column":
+        updates = updates.drop(columns="loss")
+    run = replace(run, updates=updates)
+    if figure == "training":
+        axes = draw(run).axes
+    else:
+        whole = Figure()
+        plots.draw_comparison(whole, comparison.ungrouped([run]), "steps")
+        axes = whole.axes
+    assert [texts(panel) for panel in axes] == [[], [], [], ["no loss yet"], [], []]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_run_without_a_quantity_is_compared_in_the_others(tmp_path: Path) -> None:
+    write_run(tmp_path, "new")
+    write_run(tmp_path, "old", seed=1)
+    new, old = read(tmp_path, "new", "old")
+    old = replace(old, updates=old.updates.drop(columns="loss"))
+    figure = Figure()
+    plots.draw_comparison(figure, comparison.group_seeds([old, new]), "steps")
+    assert [len(panel.lines) for panel in figure.axes[3:5]] == [1, 3]
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_another_panel_is_one_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    entropy = replace(panels.LOSS, title="Entropy", unit="nats", column="entropy")
+    shown = panels.SINGLE_STAGE_PANELS + count * (entropy,)
+    monkeypatch.setattr(plots, "SINGLE_STAGE_PANELS", shown)
+    paths = write_run(tmp_path, "a")
+    rows = read_records(paths.updates_csv, UPDATES).to_dict("records")
+    paths.updates_csv.unlink()
+    log = RecordLog(paths.updates_csv, UPDATES)
+    for values in rows:
+        log.append({**values, "entropy": 0.5})
+    log.close()
+    run = read_one(paths)
+    figure = draw(run)
+    assert_nothing_overlaps(figure)
+    assert len(figure.axes) == 6 + count
+    assert set(line(figure.axes[6], "record").get_ydata()) == {0.5}
+    for i, panel in enumerate(figure.axes):
+        lowest = i >= 3 + count
+        assert bool(panel.get_xlabel()) == lowest
+        assert any(label.get_visible() for label in panel.get_xticklabels()) == lowest
+    plots.draw_comparison(figure, comparison.ungrouped([run]), "steps")
+    assert "Entropy, mean of last 5" in figure.axes[6].get_title(loc="left")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("loss", ["0", "0.25", "1e-9", "1e9"])
 def test_any_loss_can_be_drawn(tmp_path: Path, loss: str) -> None:
     paths = write_run(tmp_path, "a")
     table = pd.read_csv(paths.updates_csv)
@@ -428,6 +536,12 @@ def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-3])
     figure = draw_training(paths)
     assert len(line(figure.axes[0], "episode").get_xdata()) == 29
+
+
+def test_the_mark_of_every_outcome_can_be_seen() -> None:
+    # A marker that has only an edge would be drawn in white.
+    assert {end.marker for end in ENDS.values()} <= set(Line2D.filled_markers)
+    assert set(ENDS) == set(OUTCOMES)
 
 
 def test_comparison_figure(tmp_path: Path) -> None:
@@ -448,7 +562,8 @@ def test_comparison_figure(tmp_path: Path) -> None:
     assert b.get_xdata().max() == pytest.approx(3000 / 3600, rel=1e-5)
     assert b.get_ydata()[-1] == pytest.approx(np.mean([260, 0, 280, 0, 300]))
     assert len(panel.collections) == 1, "one band, for the group"
-    assert "mean of last 5" in panel.get_title(loc="left")
+    averaged = ["mean of last 5" in panel.get_title(loc="left") for panel in figure.axes]
+    assert averaged == [True, True, False, True, False, False]
     assert figure.axes[5].get_xlabel() == "training time (hours)"
 
 
@@ -520,7 +635,7 @@ def test_no_window_without_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("script", ["visualize_training.py", "compare_runs.py"])
 def test_help_is_quick(tmp_path: Path, script: str) -> None:
-    slow = ("numpy", "pandas", "matplotlib", *SLOW)
+    slow = ("pandas", "matplotlib", *SLOW)
     result = run_script(tmp_path, script, "--help", forbidden=slow)
     assert (result.returncode, result.stderr) == (0, "")
     assert "--output-dir" in result.stdout
@@ -565,13 +680,26 @@ def test_compare_runs_saves_csv_and_png(tmp_path: Path) -> None:
     flags = ["--run-names", "a-1", "a-2", "--group", "--save", "--x", "episodes"]
     result = run_script(tmp_path, "compare_runs.py", *flags)
     assert (result.returncode, result.stderr) == (0, "")
-    csv, png = tmp_path / "stats/comparison_a-1_a-2.csv", tmp_path / "stats/comparison_a-1_a-2.png"
+    png = tmp_path / "stats/comparison_a-1_a-2_episodes_grouped.png"
+    csv = png.with_suffix(".csv")
     assert result.stdout.splitlines()[-2:] == [str(csv), str(png)]
     (row,) = pd.read_csv(csv).to_dict("records")
     assert (row["run"], row["runs"], row["episodes"]) == ("a (2 seeds)", "a-1 a-2", 30)
     assert row["best_clear_rate"] == pytest.approx(0.3)
     assert (row["clear_rate_low"], row["clear_rate_high"]) == (0.2, 0.4)
     assert png_size(png) == (1920, 1080)
+
+
+def test_no_comparison_overwrites_another(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path, f"a-{seed}", seed=seed)
+    ways = [[], ["--group"], ["--x", "hours"], ["--x", "hours", "--group"], ["--x", "episodes"]]
+    words = ["--run-names", "a-1", "a-2", "--save", "--x", "steps"]
+    for way in ways:
+        assert call("compare_runs.py", [*words, *way], tmp_path)[0] == 0
+    names = {path.name for path in (tmp_path / "stats").glob("comparison_*")}
+    assert len(names) == 2 * len(ways)
+    assert names > {"comparison_a-1_a-2.csv", "comparison_a-1_a-2.png"}
 
 
 def test_compare_runs_refuses_a_name_given_twice(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def add_row(replay: PrioritizedReplay) -> np.ndarray:
 
 
 def priorities_of(replay: PrioritizedReplay, slots: np.ndarray) -> np.ndarray:
-    return replay.state_dict()["priorities"][slots]
+    return replay.state().priorities[slots]
 
 
 # frames and transitions
@@ -244,10 +244,12 @@ def test_new_transitions_get_the_greatest_priority_so_far():
     replay = filled_replay(priority_exponent=0.5)
     slots = add_row(replay)
     assert priorities_of(replay, slots) == pytest.approx([1.0, 1.0])
-    replay.update_priorities(slots, np.array([-8.0, 2.0], dtype=np.float32))
+    replay.update_priorities(
+        slots, np.array([-8.0, 2.0], dtype=np.float32), replay.ring.rows_written
+    )
     assert priorities_of(replay, slots) == pytest.approx(np.sqrt([8.0001, 2.0001]))
     assert priorities_of(replay, add_row(replay)) == pytest.approx(np.sqrt([8.0001] * 2))
-    replay.update_priorities(slots, np.zeros(2, dtype=np.float32))  # the record stands
+    replay.update_priorities(slots, np.zeros(2, dtype=np.float32), replay.ring.rows_written)
     assert priorities_of(replay, slots) == pytest.approx(np.sqrt([0.0001] * 2))
     assert priorities_of(replay, add_row(replay)) == pytest.approx(np.sqrt([8.0001] * 2))
 
@@ -261,13 +263,13 @@ def test_errors_that_come_late_do_not_revive_what_was_overwritten(delay):
     for _ in range(60):
         recording.step()
     while recording.rows < 400:
-        batch, sampled_at = replay.sample(16, 0.4, rng), replay.ring.rows_written
+        batch = replay.sample(16, 0.4, rng)
         before = recording.available()
         for _ in range(delay):
             recording.step()
         after = recording.available()
         priorities = priorities_of(replay, np.arange(36))
-        replay.update_priorities(batch.slots, np.full(16, 0.5), sampled_at)
+        replay.update_priorities(batch.slots, np.full(16, 0.5), batch.drawn_at)
         changed = priorities_of(replay, np.arange(36)) != priorities
         for slot in np.unique(batch.slots):
             same = slot in after and np.array_equal(after[slot].obs, before[slot].obs)
@@ -285,7 +287,7 @@ def test_draws_follow_the_priorities(exponent):
     rng = np.random.default_rng(0)
     slots = np.unique(sample_all(replay).slots)
     errors = np.where(np.arange(len(slots)) % 4 == 0, 4.0, 0.25)
-    replay.update_priorities(slots, errors)
+    replay.update_priorities(slots, errors, replay.ring.rows_written)
     drawn = np.concatenate([replay.sample(64, 1.0, rng).slots for _ in range(100)])
     priorities = (errors + 1e-4) ** exponent
     expected = len(drawn) * priorities / priorities.sum()
@@ -306,9 +308,9 @@ def test_one_draw_from_each_share_of_the_total():
 def test_importance_weights(exponent):
     replay = filled_replay(priority_exponent=0.7)
     slots = np.unique(sample_all(replay).slots)
-    replay.update_priorities(slots, np.linspace(0.0, 3.0, len(slots)))
+    replay.update_priorities(slots, np.linspace(0.0, 3.0, len(slots)), replay.ring.rows_written)
     batch = replay.sample(32, exponent, np.random.default_rng(0))
-    priorities = replay.state_dict()["priorities"]
+    priorities = replay.state().priorities
     probabilities = priorities[batch.slots] / priorities.sum()
     weights = (len(slots) * probabilities) ** -exponent
     assert batch.is_weights.dtype == np.float32
@@ -377,7 +379,7 @@ def test_frames_on_a_device_are_the_frames_in_main_memory():
     assert all(map(np.array_equal, blocks, host.replay.ring.frames_of(host.replay.ring.rows)))
     restored = PrioritizedReplay(ReplayConfig(replay_capacity=74), 3, torch.device("cpu"))
     frames = [(device.replay.ring.rows.start, np.concatenate(blocks))]
-    restored.load_state_dict(copy.deepcopy(device.replay.state_dict()), frames)
+    restored.load_state(copy.deepcopy(device.replay.state()), frames)
     for expected, actual in zip(sample_all(host.replay), sample_all(restored), strict=True):
         assert np.array_equal(expected, np.asarray(actual))
 
@@ -392,7 +394,7 @@ def test_restored_replay_goes_on_as_the_original(rows):
         recording.step()
     replay = recording.replay
     batch = sample_all(replay)
-    replay.update_priorities(batch.slots, np.linspace(-5, 5, len(batch.slots)))
+    replay.update_priorities(batch.slots, np.linspace(-5, 5, len(batch.slots)), batch.drawn_at)
     assert replay.ring.rows == range(max(0, rows - 24), rows)
     middle = replay.ring.rows.start + 7
     older = np.concatenate(replay.ring.frames_of(replay.ring.rows))
@@ -404,16 +406,16 @@ def test_restored_replay_goes_on_as_the_original(rows):
         (replay.ring.rows.start, np.concatenate([older[:7], 255 - older[7:9]])),
         (middle, newer),
     ]
-    state = copy.deepcopy(replay.state_dict())
+    state = copy.deepcopy(replay.state())
 
     restored = PrioritizedReplay(ReplayConfig(replay_capacity=48), 2)
-    restored.load_state_dict(state, blocks)
+    restored.load_state(state, blocks)
     for expected, actual in zip(sample_all(replay, 9), sample_all(restored, 9), strict=True):
         assert np.array_equal(expected, actual)
     assert np.array_equal(restored.ring.newest_slots(), replay.ring.newest_slots())
     assert restored.ring.rows == replay.ring.rows
 
-    assert restored.state_dict()["max_priority"] == pytest.approx(5.0001)
+    assert restored.state().max_priority == pytest.approx(5.0001)
 
     recording.replay = restored
     for _ in range(40):

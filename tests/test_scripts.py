@@ -380,18 +380,7 @@ def test_a_game_on_which_the_window_is_closed_does_not_count(
         assert report["evaluation"] is None and "no game was played to its end" in errors
 
 
-@pytest.mark.skipif(
-    subprocess.run(["which", "Xvfb"], capture_output=True).returncode != 0, reason="needs Xvfb"
-)
-def test_render_opens_a_window(folder, trained, monkeypatch):
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", "1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        monkeypatch.setenv("DISPLAY", f":{server.stdout.readline().strip()}")  # once it is ready
-        output = run(folder, "eval_mario.py", "--model-path", "models/first.pth", "--render",
-                     "--delay", "0", "--max-steps", "5")  # fmt: skip
-        assert "5 steps" in output
-    finally:
-        server.terminate()
-        server.communicate()
+def test_render_opens_a_window(folder, trained, display):
+    output = run(folder, "eval_mario.py", "--model-path", "models/first.pth", "--render",
+                 "--delay", "0", "--max-steps", "5")  # fmt: skip
+    assert "5 steps" in output

@@ -1,6 +1,5 @@
 """Checkpoints that are written while training goes on."""
 
-import copy
 import tarfile
 import time
 
@@ -10,20 +9,25 @@ import torch
 from games import Corridor
 from scripts import ROOT, call
 
-from mario_rl.agent.learner import Learner
-from mario_rl.agent.saved_model import Lineage, Model
+from mario_rl.agent.dqn import DQN
+from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.config import Config
 from mario_rl.errors import UserError
 from mario_rl.games.serial import SerialGames
+from mario_rl.registry import LEARNERS
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.plain import to_plain
 from mario_rl.storage.recorder import Recorder
-from mario_rl.training.display import Progress
+from mario_rl.training.assembly import build_learner, build_trainer
+from mario_rl.training.display import Display
+from mario_rl.training.evaluator import Evaluator, EvaluatorState
 from mario_rl.training.session import Session
-from mario_rl.training.trainer import Trainer
+from mario_rl.training.state import RunState
 
 CONFIG = Config().replaced(
     {
+        "action_set": "right",  # as many actions as the corridor has
         "num_envs": 2,
         "batch_size": 16,
         "learning_starts": 40,
@@ -45,23 +49,25 @@ class SlowStore(CheckpointStore):
         super().save(state, rows, frames_of)
 
 
-class SlowLearner(Learner):
+class SlowLearner(DQN):
     def update(self, batch):
         time.sleep(0.05)
         return super().update(batch)
 
 
 @pytest.fixture
-def make_session(tmp_path):
+def make_session(tmp_path, monkeypatch):
+    monkeypatch.setitem(LEARNERS._parts, "dqn", SlowLearner)
     sessions = []
 
     def make(store_type):
         paths = RunPaths(tmp_path, "run")
-        learner = SlowLearner(CONFIG.learner, Corridor.num_actions, torch.device("cpu"), 0)
-        recorder = Recorder(paths, {}, 0)
-        trainer = Trainer(CONFIG, learner, SerialGames.of([Corridor(), Corridor()]), recorder)
-        store = store_type(paths.checkpoints)
-        session = Session(paths, trainer, store, Lineage(), Progress("run"), lambda: False)
+        learner = build_learner(CONFIG, torch.device("cpu"))
+        games = SerialGames.of([Corridor(), Corridor()])
+        trainer = build_trainer(CONFIG, learner, games, Recorder(paths, {}, 0))
+        evaluator = Evaluator(trainer, EvaluatorState())
+        store, display = store_type(paths.checkpoints), Display("run")
+        session = Session(paths, trainer, evaluator, store, Lineage(), display, lambda: False)
         sessions.append(session)
         return session, trainer, paths
 
@@ -83,11 +89,11 @@ def test_checkpoint_is_of_the_instant_at_which_it_was_begun(make_session):
     session._finish_saving()
     for _ in range(10):
         step(session, trainer)
-    assert trainer.learner._update is not None, "an update is under way"
+    assert trainer.learner._under_way is not None, "an update is under way"
     session._save()
     begun = time.monotonic()
-    expected = copy.deepcopy(trainer.state_dict())
-    learner = trainer.learner.state_dict()
+    expected = to_plain(trainer.state())
+    learner = to_plain(trainer.learner.begin_state().result())
     rows = trainer.replay.ring.rows
     frames = np.concatenate(trainer.replay.ring.frames_of(rows)).copy()
     step(session, trainer)
@@ -96,20 +102,20 @@ def test_checkpoint_is_of_the_instant_at_which_it_was_begun(make_session):
         step(session, trainer)
     session._finish_saving()
 
-    checkpoint = CheckpointStore(paths.checkpoints).load()
+    checkpoint = CheckpointStore(paths.checkpoints).load(RunState.from_file)
     loaded = np.concatenate([block for _, block in checkpoint.frames])
     assert np.array_equal(loaded[-len(rows) :], frames)
-    progress = checkpoint.state["progress"]
-    assert (
-        progress["counters"]["env_steps"] == expected["counters"]["env_steps"] < trainer.env_steps
-    )
+    saved = to_plain(checkpoint.state.progress.trainer)
+    assert saved["env_steps"] == expected["env_steps"] < trainer.env_steps
     for name, array in expected["replay"].items():
-        assert np.array_equal(progress["replay"][name], array), name
+        assert np.array_equal(saved["replay"][name], array), name
+    saved, now = (
+        to_plain(state)
+        for state in (checkpoint.state.learner, trainer.learner.begin_state().result())
+    )
     for name in ("online_net", "target_net", "acting_net", "average_net"):
-        saved = checkpoint.state["learner"][name]
-        assert all(torch.equal(saved[key], learner[name][key]) for key in saved), name
-        now = trainer.learner.state_dict()[name]
-        assert not all(torch.equal(saved[key], now[key]) for key in saved), name
+        assert all(torch.equal(saved[name][key], learner[name][key]) for key in saved[name]), name
+        assert not all(torch.equal(saved[name][key], now[name][key]) for key in saved[name]), name
 
 
 class FullStore(CheckpointStore):
@@ -137,7 +143,7 @@ def test_a_damaged_model_is_told_and_written_anew(tmp_path):
     assert code == 0
     assert errors.startswith("warning: ") and errors.count("\n") == 1
     assert "the next evaluation writes another" in errors
-    assert Model.load(paths.model).evaluation["env_steps"] > 150
+    assert SavedModel.load(paths.model).evaluation.env_steps > 150
 
 
 def test_what_killed_processes_left_is_removed(tmp_path):

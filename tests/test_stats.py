@@ -1,6 +1,5 @@
 """The record files: what is written is read, and of a torn file all that is whole."""
 
-from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +8,22 @@ import pytest
 
 from mario_rl.errors import DamagedFile, UserError
 from mario_rl.storage.records import (
-    EpisodeRecord,
-    EvaluationRecord,
+    EPISODES,
+    TABLES,
+    UPDATES,
     RecordLog,
-    UpdateRecord,
+    Table,
     read_records,
     write_checksums,
 )
 
-TYPES = [EpisodeRecord, UpdateRecord, EvaluationRecord]
-EPISODE = EpisodeRecord(
-    episode=1, env_steps=210, hours=0.125, env=3, epsilon=0.987, episode_return=-12.5,
-    length_steps=200, max_x=722, world=1, stage=2, stages_cleared=1, game_score=1200, coins=4,
-    time_left=311, outcome="death",
-)  # fmt: skip
+by_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+EPISODE = {
+    "episode": 1, "env_steps": 210, "hours": 0.125, "env": 3, "epsilon": 0.987,
+    "episode_return": -12.5, "length_steps": 200, "max_x": 722, "world": 1, "stage": 2,
+    "stages_cleared": 1, "game_score": 1200, "coins": 4, "time_left": 311, "outcome": "death",
+    "start_step": 0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -30,46 +31,64 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "stats" / "run" / "records.csv"
 
 
-def make_record(record_type: type, number: int) -> Any:
-    """A record in which every field has a value of its own."""
-    values = {}
-    for i, item in enumerate(fields(record_type)):
+def make_row(table: Table, number: int) -> dict[str, Any]:
+    """A row in which every column has a value of its own."""
+    row = {}
+    for i, (name, kind) in enumerate(table.columns.items()):
         value = 100 * number + i
-        values[item.name] = {int: value, float: value + 0.5, str: f"outcome {value}"}[item.type]
-    return record_type(**values)
+        row[name] = {int: value, float: value + 0.5, str: f"outcome {value}"}[kind]
+    return row
 
 
-def write(path: Path, *records: Any) -> bytes:
+def write(path: Path, *rows: dict[str, Any], table: Table = EPISODES) -> bytes:
     """Go on with the file as it is."""
     content = path.read_bytes() if path.exists() else b""
-    log = RecordLog(path, type(records[0]), content)
-    for record in records:
-        log.append(record)
+    log = RecordLog(path, table, content)
+    for row in rows:
+        log.append(row)
     log.close()
     return path.read_bytes()
 
 
-def rows(path: Path, record_type: type = EpisodeRecord) -> list[dict[str, Any]]:
-    return read_records(path, record_type).to_dict("records")
+def rows(path: Path, table: Table = EPISODES) -> list[dict[str, Any]]:
+    return read_records(path, table).to_dict("records")
 
 
-@pytest.mark.parametrize("record_type", TYPES)
-def test_round_trip(record_type, path):
-    records = [make_record(record_type, number) for number in range(5)]
-    write(path, *records)
-    frame = read_records(path, record_type)
-    assert frame.to_dict("records") == [asdict(record) for record in records]
+@by_table
+def test_round_trip(table, path):
+    written = [make_row(table, number) for number in range(5)]
+    write(path, *written, table=table)
+    frame = read_records(path, table)
+    assert frame.to_dict("records") == written
     kinds = {int: "i", float: "f"}
-    for item in fields(record_type):
-        if item.type is str:
-            assert pd.api.types.is_string_dtype(frame[item.name])
+    for name, kind in table.columns.items():
+        if kind is str:
+            assert pd.api.types.is_string_dtype(frame[name])
         else:
-            assert frame[item.name].dtype.kind == kinds[item.type]
-            assert frame[item.name].dtype.itemsize == 8
+            assert frame[name].dtype.kind == kinds[kind]
+            assert frame[name].dtype.itemsize == 8
+
+
+def test_a_new_statistic_is_recorded_from_the_row_on_in_which_it_comes(path):
+    plain, more = make_row(UPDATES, 1), {**make_row(UPDATES, 2), "entropy": 0.75, "spread": 3}
+    write(path, plain, table=UPDATES)
+    write(path, more, plain, table=UPDATES)
+    frame = read_records(path, UPDATES)
+    assert list(frame.columns) == [*UPDATES.columns, "entropy", "spread"]
+    assert frame["entropy"].fillna(-1).tolist() == [-1, 0.75, -1]
+    assert frame["spread"].fillna(-1).tolist() == [-1, 3, -1]
+    assert frame[list(plain)].to_dict("records") == [plain, make_row(UPDATES, 2), plain]
+
+
+def test_a_row_without_a_value_is_nan_there(path):
+    row = make_row(UPDATES, 1)
+    del row["td_error"]
+    write(path, row, table=UPDATES)
+    assert read_records(path, UPDATES)["td_error"].isna().all()
 
 
 def test_floats_keep_six_digits(path):
-    write(path, replace(EPISODE, hours=1 / 3, epsilon=1e-9, episode_return=-123456.4))
+    write(path, EPISODE | dict(hours=1 / 3, epsilon=1e-9, episode_return=-123456.4))
     row = rows(path)[0]
     assert b",0.333333," in path.read_bytes()
     assert row["hours"] == pytest.approx(1 / 3, rel=1e-5)
@@ -78,44 +97,44 @@ def test_floats_keep_six_digits(path):
 
 
 def test_values_that_are_no_numbers_survive(path):
-    write(path, replace(EPISODE, hours=float("nan"), epsilon=float("inf"), outcome='a, "b"'))
+    write(path, EPISODE | dict(hours=float("nan"), epsilon=float("inf"), outcome='a, "b"'))
     row = rows(path)[0]
     assert row["hours"] != row["hours"]
     assert row["epsilon"] == float("inf")
     assert row["outcome"] == 'a, "b"'
 
 
-@pytest.mark.parametrize("record_type", TYPES)
-def test_plain_pandas_reads_the_files(record_type, path):
-    record = make_record(record_type, 1)
-    write(path, record, record)
-    pd.testing.assert_frame_equal(pd.read_csv(path), read_records(path, record_type))
+@by_table
+def test_plain_pandas_reads_the_files(table, path):
+    row = make_row(table, 1)
+    write(path, row, row, table=table)
+    pd.testing.assert_frame_equal(pd.read_csv(path), read_records(path, table))
 
 
 def test_a_record_is_in_the_file_at_once(path):
-    log = RecordLog(path, EpisodeRecord)
+    log = RecordLog(path, EPISODES)
     for count in (1, 2):
         log.append(EPISODE)
         assert len(rows(path)) == count
     log.close()
 
 
-@pytest.mark.parametrize("record_type", TYPES)
-def test_missing_file_is_an_empty_table(record_type, path):
-    frame = read_records(path, record_type)
+@by_table
+def test_missing_file_is_an_empty_table(table, path):
+    frame = read_records(path, table)
     assert len(frame) == 0
-    assert list(frame.columns) == [item.name for item in fields(record_type)]
+    assert list(frame.columns) == list(table.columns)
 
 
 def test_continued_file_has_one_header(path):
     for number in (1, 2, 3):
-        write(path, replace(EPISODE, episode=number))
+        write(path, EPISODE | dict(episode=number))
     assert [row["episode"] for row in rows(path)] == [1, 2, 3]
     assert path.read_bytes().count(b"episode,") == 1
 
 
 def test_torn_last_line_is_dropped_when_read(path):
-    content = write(path, EPISODE, replace(EPISODE, episode=2))
+    content = write(path, EPISODE, EPISODE | dict(episode=2))
     last_line = content.rindex(b"\n", 0, -1) + 1
     for end in range(last_line, len(content)):
         path.write_bytes(content[:end])
@@ -126,10 +145,10 @@ def test_torn_last_line_is_dropped_when_read(path):
 
 @pytest.mark.parametrize("damage", ["none", "flip", "truncate", "remove", "later rows"])
 def test_file_becomes_what_the_checkpoint_remembers(damage, path, capsys):
-    log = RecordLog(path, EpisodeRecord)
+    log = RecordLog(path, EPISODES)
     contents = [log.content()]
     for number in (1, 2, 3):
-        log.append(replace(EPISODE, episode=number))
+        log.append(EPISODE | dict(episode=number))
         contents.append(log.content())
     log.close()
     assert path.read_bytes() == contents[-1]
@@ -142,9 +161,9 @@ def test_file_becomes_what_the_checkpoint_remembers(damage, path, capsys):
         path.unlink()
     elif damage == "none":
         path.write_bytes(kept)
-    log = RecordLog(path, EpisodeRecord, kept)
+    log = RecordLog(path, EPISODES, kept)
     assert path.read_bytes() == kept
-    log.append(replace(EPISODE, episode=3))
+    log.append(EPISODE | dict(episode=3))
     log.close()
     assert path.read_bytes() == contents[-1]
     warned = "restores it" in capsys.readouterr().err
@@ -157,7 +176,7 @@ def test_torn_header_is_written_anew(path):
     for end in (0, 1, header // 2, header - 1):
         path.write_bytes(content[:end])
         assert len(rows(path)) == 0
-        log = RecordLog(path, EpisodeRecord)
+        log = RecordLog(path, EPISODES)
         log.append(EPISODE)
         log.close()
         assert path.read_bytes() == content
@@ -172,7 +191,7 @@ def test_a_flipped_digit_is_noticed(path):
     for damaged in (more.replace(b"722", b"732", 1), more[: len(content) - 40], b""):
         path.write_bytes(damaged)
         with pytest.raises(DamagedFile, match="resuming the run restores it"):
-            read_records(path, EpisodeRecord)
+            read_records(path, EPISODES)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +201,10 @@ def test_foreign_columns_are_refused_and_left_alone(header, path):
     path.parent.mkdir(parents=True)
     path.write_bytes(header)
     with pytest.raises(UserError, match=r"records\.csv has other columns"):
-        RecordLog(path, EpisodeRecord)
+        RecordLog(path, EPISODES)
     assert path.read_bytes() == header
     with pytest.raises(DamagedFile, match=r"records\.csv is damaged"):
-        read_records(path, EpisodeRecord)
+        read_records(path, EPISODES)
 
 
 def test_a_file_begun_before_there_was_a_column_gets_it(path):
@@ -194,7 +213,7 @@ def test_a_file_begun_before_there_was_a_column_gets_it(path):
     path.write_bytes(header + b"".join(old_rows))
     assert [row["start_step"] for row in rows(path)] == [0, 0]
     path.write_bytes(header)
-    log = RecordLog(path, EpisodeRecord)
+    log = RecordLog(path, EPISODES)
     log.append(EPISODE)
     log.append(EPISODE)
     log.close()
@@ -202,11 +221,11 @@ def test_a_file_begun_before_there_was_a_column_gets_it(path):
 
 
 def test_file_of_another_kind_is_refused(path):
-    write(path, make_record(UpdateRecord, 1))
+    write(path, make_row(UPDATES, 1), table=UPDATES)
     with pytest.raises(UserError, match="other columns"):
-        RecordLog(path, EpisodeRecord)
+        RecordLog(path, EPISODES)
     with pytest.raises(DamagedFile):
-        read_records(path, EpisodeRecord)
+        read_records(path, EPISODES)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +252,7 @@ def test_damaged_cells_are_refused_in_one_line(good, bad, path):
     lines[2] = lines[2].replace(good, bad)
     path.write_bytes(b"".join(lines))
     with pytest.raises(UserError) as error:
-        read_records(path, EpisodeRecord)
+        read_records(path, EPISODES)
     assert type(error.value) is DamagedFile
     message = str(error.value)
     assert str(path) in message and "\n" not in message

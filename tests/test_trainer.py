@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from contextlib import closing
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,17 +16,24 @@ import pytest
 import torch
 from games import Corridor
 
-from mario_rl.agent.learner import Learner
+from mario_rl.agent.dqn import DQN
+from mario_rl.agent.saved_model import Lineage
 from mario_rl.config import Config
 from mario_rl.errors import UserError
+from mario_rl.evaluation.figures import Evaluation
 from mario_rl.games.interface import CLEAR, DEATH
 from mario_rl.games.serial import SerialGames
 from mario_rl.games.workers import WorkerGames
+from mario_rl.registry import BACKENDS, LEARNERS
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.plain import to_plain
 from mario_rl.storage.recorder import Recorder
+from mario_rl.storage.records import EVALUATIONS, UPDATES, read_records
 from mario_rl.training import rollout
-from mario_rl.training.trainer import Trainer
+from mario_rl.training.assembly import build_games, build_learner, build_trainer
+from mario_rl.training.evaluator import Evaluator, EvaluatorState
+from mario_rl.training.state import Progress, RunState
 
 SMALL = Config().replaced(
     {
@@ -38,22 +46,36 @@ SMALL = Config().replaced(
         "eps_decay": 800,
         "importance_steps": 1000,
         "hold_actions": False,  # the same action twice is death
+        "action_set": "right",  # as many actions as the corridor has
     }
 )
 
 
 def make_trainer(config, tmp_path, name, contents=None, env_steps=0):
-    learner = Learner(config.learner, Corridor.num_actions, torch.device("cpu"), config.run.seed)
+    learner = build_learner(config, torch.device("cpu"))
     exploration = config.exploration
     games = SerialGames.of(
         [Corridor(save_points=i < exploration.num_retrying) for i in range(exploration.num_envs)]
     )
     recorder = Recorder(RunPaths(tmp_path, name), contents or {}, env_steps)
-    return Trainer(config, learner, games, recorder)
+    return build_trainer(config, learner, games, recorder)
+
+
+def evaluate(trainer, games, best=None, should_stop=lambda: False):
+    """Returns the evaluation and the evaluator."""
+    evaluator = Evaluator(trainer, EvaluatorState(best))
+    return evaluator.evaluate(games, should_stop), evaluator
+
+
+def figures(clear_rate, mean_stages_cleared, mean_x=0.0):
+    """Of an earlier evaluation."""
+    zeros = {item.name: 0 for item in fields(Evaluation)}
+    values = {"clear_rate": clear_rate, "mean_stages_cleared": mean_stages_cleared}
+    return Evaluation(**{**zeros, **values, "mean_x": mean_x})
 
 
 def weights_of(trainer):
-    return {k: v.clone() for k, v in trainer.learner.state_dict()["online_net"].items()}
+    return {k: v.clone() for k, v in trainer.learner.begin_state().result().online_net.items()}
 
 
 def csv_without_clock(tmp_path, name, file):
@@ -73,14 +95,14 @@ def test_solves_a_small_task(tmp_path):
     games = SerialGames.of([Corridor() for _ in range(2)])
     with torch.no_grad():
         trainer.learner.online_net.advantage[2].weight.zero_()
-    trainer.evaluate(games, lambda: False)
-    assert trainer.best_evaluation["clear_rate"] >= 0.8, "the average is judged"
+    evaluation, _ = evaluate(trainer, games)
+    assert evaluation.clear_rate >= 0.8, "the average is judged"
 
 
 def test_speeds_are_those_of_training_alone(tmp_path, monkeypatch):
     paused = 0.0
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + paused)
-    monkeypatch.setattr("mario_rl.training.trainer.time", clock)
+    monkeypatch.setattr("mario_rl.training.update_log.time", clock)
     trainer = make_trainer(SMALL, tmp_path, "speed")
 
     def slow() -> bool:
@@ -88,10 +110,11 @@ def test_speeds_are_those_of_training_alone(tmp_path, monkeypatch):
         paused += 1000
         return False
 
-    trainer.evaluate(SerialGames.of([Corridor()]), slow)
-    while trainer.last_update is None:
+    evaluate(trainer, SerialGames.of([Corridor()]), should_stop=slow)
+    while trainer.update_log.loss is None:
         trainer.step()
-    assert paused > 1000 and trainer.last_update.env_steps_per_s > 1
+    speeds = read_records(tmp_path / "stats" / "speed" / "updates.csv", UPDATES)["env_steps_per_s"]
+    assert paused > 1000 and speeds[0] > 1
 
 
 def test_reward_scale_is_a_factor_of_what_is_learned_from(tmp_path):
@@ -100,7 +123,7 @@ def test_reward_scale_is_a_factor_of_what_is_learned_from(tmp_path):
         trainer = make_trainer(SMALL.replaced({"reward_scale": scale}), tmp_path, str(scale))
         while trainer.env_steps < 64:
             trainer.step()
-        returns[scale] = trainer.replay.state_dict()["returns"]
+        returns[scale] = trainer.replay.state().returns
     assert np.count_nonzero(returns[1.0]) > 20
     np.testing.assert_allclose(returns[0.03], 0.03 * returns[1.0], rtol=1e-5)
 
@@ -139,40 +162,44 @@ def test_same_seed_same_run_and_another_seed_another(tmp_path):
     assert not all(torch.equal(runs["a"][key], runs["c"][key]) for key in runs["a"])
 
 
-class SlowLearner(Learner):
+class SlowLearner(DQN):
     def update(self, batch):
         time.sleep(random.random() / 2)
         return super().update(batch)
 
 
 class SlowWorkers(WorkerGames):
-    def step_async(self, commands, noop_frames):
-        super().step_async(commands, noop_frames)
+    def step_async(self, commands, arguments):
+        super().step_async(commands, arguments)
         if random.random() < 0.2:
             pid = random.choice(self.pids())
             os.kill(pid, signal.SIGSTOP)
             threading.Timer(random.random() / 5, os.kill, (pid, signal.SIGCONT)).start()
 
 
-def play_real_game(tmp_path, learner_type, games_type):
-    config = SMALL.replaced({"stage": "1-1", "num_envs": 2, "stall_steps": 5})
-    learner = learner_type(config.learner, 7, torch.device("cpu"), config.run.seed)
+def play_real_game(tmp_path, monkeypatch, learner_type, games_type):
+    monkeypatch.setitem(LEARNERS._parts, "dqn", learner_type)
+    monkeypatch.setitem(BACKENDS._parts, "workers", games_type)
+    config = SMALL.replaced(
+        {"stage": "1-1", "action_set": "simple", "num_envs": 2, "stall_steps": 5}
+    )
+    learner = build_learner(config, torch.device("cpu"))
     paths = RunPaths(tmp_path, f"{learner_type.__name__}-{games_type.__name__}")
     with (
-        closing(games_type(config.env, 2, print)) as games,
+        closing(build_games(config, 2, print)) as games,
         closing(Recorder(paths, {}, 0)) as recorder,
     ):
-        trainer = Trainer(config, learner, games, recorder)
+        trainer = build_trainer(config, learner, games, recorder)
         while trainer.env_steps < 200:
             trainer.step()
         assert trainer.updates > 3 and trainer.episodes > 1
-        return weights_of(trainer), trainer.replay.state_dict()
+        return weights_of(trainer), vars(trainer.replay.state())
 
 
-def test_timing_changes_nothing(tmp_path):
-    expected, expected_replay = play_real_game(tmp_path, Learner, WorkerGames)
-    for types in ((SlowLearner, WorkerGames), (Learner, SlowWorkers), (Learner, SerialGames)):
-        actual, replay = play_real_game(tmp_path, *types)
+def test_timing_changes_nothing(tmp_path, monkeypatch):
+    expected, expected_replay = play_real_game(tmp_path, monkeypatch, DQN, WorkerGames)
+    for types in ((SlowLearner, WorkerGames), (DQN, SlowWorkers), (DQN, SerialGames)):
+        actual, replay = play_real_game(tmp_path, monkeypatch, *types)
         assert all(torch.equal(expected[key], actual[key]) for key in expected)
         assert all(np.array_equal(expected_replay[key], replay[key]) for key in replay)
 
@@ -190,32 +217,41 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, inherited, stop_aft
     first = make_trainer(config, tmp_path, "parts")
     store = CheckpointStore(tmp_path / "parts")
     for trainer in (whole, first):
-        trainer.replay.load_state_dict(parent.replay.state_dict(), frames)
+        trainer.replay.load_state(parent.replay.state(), frames)
         for _ in range(stop_after):
             trainer.step()
-    state = {"learner": first.learner.state_dict(), "progress": first.state_dict()}
-    store.save(state, first.replay.ring.rows, first.replay.ring.frames_of)
+    progress = Progress(
+        first.state(),
+        EvaluatorState(),
+        checkpointed_episodes=0,
+        records={
+            name: np.frombuffer(content, np.uint8)
+            for name, content in first.recorder.contents().items()
+        },
+    )
+    state = RunState(config, Lineage(), first.learner.begin_state().result(), progress)
+    store.save(to_plain(state), first.replay.ring.rows, first.replay.ring.frames_of)
     for _ in range(7):  # what happens after the checkpoint is lost in the crash
         first.step()
 
-    checkpoint = CheckpointStore(tmp_path / "parts").load()
-    progress = checkpoint.state["progress"]
+    checkpoint = CheckpointStore(tmp_path / "parts").load(RunState.from_file)
+    state = checkpoint.state
     resumed = make_trainer(
         config,
         tmp_path,
         "parts",
-        {name: content.numpy().tobytes() for name, content in progress["records"].items()},
-        progress["counters"]["env_steps"],
+        {name: content.numpy().tobytes() for name, content in state.progress.records.items()},
+        state.progress.trainer.env_steps,
     )
-    resumed.learner.load_state_dict(checkpoint.state["learner"])
-    resumed.load_state_dict(progress, checkpoint.frames)
+    resumed.learner.load_state(state.learner)
+    resumed.load_state(state.progress.trainer, checkpoint.frames)
     for trainer in (whole, resumed):
         for _ in range(60):
             trainer.step()
 
     expected, actual = weights_of(whole), weights_of(resumed)
     assert all(torch.equal(expected[key], actual[key]) for key in expected)
-    priorities = [t.replay.state_dict()["priorities"] for t in (whole, resumed)]
+    priorities = [t.replay.state().priorities for t in (whole, resumed)]
     assert np.array_equal(*priorities)
     slots = np.flatnonzero(priorities[0])
     assert len(slots) > 60
@@ -229,7 +265,7 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, inherited, stop_aft
 def test_games_go_on_from_their_save_points(tmp_path, monkeypatch):
     monkeypatch.setattr(rollout, "MAX_RETRIES", 3)
     trainer = make_trainer(SMALL.replaced({"max_steps": 3000, "eps_end": 1.0}), tmp_path, "retries")
-    while trainer.budget_spent() < 1:
+    while trainer.budget_spent < 1:
         trainer.step()
     episodes = csv_without_clock(tmp_path, "retries", "episodes.csv")
     assert (episodes[episodes["env"] >= 2]["start_step"] == 0).all()
@@ -252,11 +288,12 @@ def test_games_go_on_from_their_save_points(tmp_path, monkeypatch):
 def test_budgets_and_evaluation_times(tmp_path):
     config = SMALL.replaced({"max_steps": 120, "eval_interval": 50, "eval_episodes": 2})
     trainer = make_trainer(config, tmp_path, "budget")
+    evaluator = Evaluator(trainer, EvaluatorState())
     games = SerialGames.of([Corridor()])
     evaluated_at = []
-    while trainer.budget_spent() < 1 or trainer.evaluation_due():
-        if trainer.evaluation_due():
-            trainer.evaluate(games, lambda: False)
+    while trainer.budget_spent < 1 or evaluator.due:
+        if evaluator.due:
+            evaluator.evaluate(games, lambda: False)
             evaluated_at.append(trainer.env_steps)
         else:
             trainer.step()
@@ -267,19 +304,23 @@ def test_budgets_and_evaluation_times(tmp_path):
 def test_interrupted_evaluation_stays_due(tmp_path):
     config = SMALL.replaced({"eval_interval": 10, "eval_episodes": 2})
     trainer = make_trainer(config, tmp_path, "interrupted")
-    while not trainer.evaluation_due():
+    evaluator = Evaluator(trainer, EvaluatorState())
+    while not evaluator.due:
         trainer.step()
-    assert trainer.evaluate(SerialGames.of([Corridor()]), lambda: True) is None
-    assert trainer.evaluation_due() and trainer.best_evaluation is None
+    assert evaluator.evaluate(SerialGames.of([Corridor()]), lambda: True) is None
+    assert evaluator.due and evaluator.best is None
 
 
 def test_best_evaluation_is_kept(tmp_path):
     trainer = make_trainer(SMALL.replaced({"eval_episodes": 1}), tmp_path, "best")
     games = SerialGames.of([Corridor()])
-    assert trainer.evaluate(games, lambda: False).is_best == 1
-    trainer.best_evaluation |= {"mean_stages_cleared": 1.5, "mean_x": 99.0}
-    assert trainer.evaluate(games, lambda: False).is_best == 0
-    assert trainer.best_evaluation["mean_x"] == 99.0
+    first, evaluator = evaluate(trainer, games)
+    assert evaluator.best is first
+    better = replace(first, mean_stages_cleared=1.5, mean_x=99.0)
+    second, evaluator = evaluate(trainer, games, best=better)
+    assert evaluator.best is better is not second
+    evaluations = read_records(tmp_path / "stats" / "best" / "evaluations.csv", EVALUATIONS)
+    assert evaluations["is_best"].tolist() == [1, 0]
 
 
 class FirstEpisodes(Corridor):
@@ -301,29 +342,31 @@ class FirstEpisodes(Corridor):
 )
 def test_what_may_be_the_best_is_played_on_before_it_is(tmp_path, cleared, best, played, is_best):
     trainer = make_trainer(SMALL.replaced({"eval_episodes": 2}), tmp_path, "lucky")
-    trainer.best_evaluation = {"clear_rate": best, "mean_stages_cleared": best, "mean_x": 0.0}
-    record = trainer.evaluate(SerialGames.of([FirstEpisodes(cleared)]), lambda: False)
-    assert (record.clears, record.eval_episodes, record.is_best) == (cleared, played, is_best)
-    assert trainer.best_evaluation["clear_rate"] == (cleared / played if is_best else best)
+    games = SerialGames.of([FirstEpisodes(cleared)])
+    evaluation, evaluator = evaluate(trainer, games, figures(best, best))
+    assert (evaluation.clears, evaluation.eval_episodes) == (cleared, played)
+    assert evaluator.best.clear_rate == (cleared / played if is_best else best)
 
 
 @pytest.mark.parametrize(("cleared", "is_best"), [(1, 0), (8, 1)])
 def test_the_best_of_the_full_game_clears_most_stages(tmp_path, cleared, is_best):
     trainer = make_trainer(SMALL.replaced({"eval_episodes": 2}), tmp_path, "full")
-    trainer.best_evaluation = {"clear_rate": 1.0, "mean_stages_cleared": 1.0, "mean_x": 0.0}
 
     class TwoStages(FirstEpisodes):
         def _status(self, outcome):
             return super()._status(outcome)._replace(stages_cleared=2 * (outcome == CLEAR))
 
-    record = trainer.evaluate(SerialGames.of([TwoStages(cleared)]), lambda: False)
-    assert (record.clears, record.eval_episodes, record.is_best) == (cleared, 10, is_best)
+    games = SerialGames.of([TwoStages(cleared)])
+    evaluation, evaluator = evaluate(trainer, games, figures(1.0, 1.0))
+    assert (evaluation.clears, evaluation.eval_episodes) == (cleared, 10)
+    assert (evaluator.best is evaluation) == is_best
 
 
 def test_what_has_cleared_nothing_is_not_played_on(tmp_path):
     trainer = make_trainer(SMALL.replaced({"eval_episodes": 2}), tmp_path, "early")
-    record = trainer.evaluate(SerialGames.of([FirstEpisodes(0)]), lambda: False)
-    assert (record.clears, record.eval_episodes, record.is_best) == (0, 2, 1)
+    evaluation, evaluator = evaluate(trainer, SerialGames.of([FirstEpisodes(0)]))
+    assert (evaluation.clears, evaluation.eval_episodes) == (0, 2)
+    assert evaluator.best is evaluation
 
 
 def test_diverged_training_stops_with_one_line(tmp_path):

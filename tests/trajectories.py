@@ -5,12 +5,8 @@ Run as a script it prints them as JSON; `tests/data/trajectories.json` holds the
 
 import hashlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from mario_rl.config import EnvConfig
 from mario_rl.games.emulator import CLASSIC

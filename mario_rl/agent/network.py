@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mario_rl.config import FRAME_SHAPE, STACK
+from mario_rl.config import FRAME_SHAPE, STACK, Config
+from mario_rl.games.actions import action_names
 
 _FIRST_STRIDE = 4
 
@@ -34,6 +35,7 @@ class DuelingNetwork(nn.Module):
             num_quantiles: quantile i of K, i = 0 to K - 1, is that of the level (i + 0.5) / K.
         """
         super().__init__()
+        self.num_actions = num_actions
         self._trunk_dtype = trunk_dtype
         first, second, hidden = (max(1, round(width * number)) for number in (32, 64, 512))
         self.trunk = nn.Sequential(
@@ -78,6 +80,16 @@ class DuelingNetwork(nn.Module):
         device = next(self.parameters()).device
         q_values: np.ndarray = self(to_tensor(obs, device)).mean(dim=2).cpu().numpy()
         return q_values
+
+
+def build_network(config: Config, trunk_dtype: torch.dtype = torch.float32) -> DuelingNetwork:
+    """A network as the config describes it, with random weights, on the CPU."""
+    return DuelingNetwork(
+        len(action_names(config.env.action_set)),
+        trunk_dtype,
+        config.learner.network_width,
+        config.learner.num_quantiles,
+    )
 
 
 def to_tensor(obs: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -6,13 +6,24 @@ from typing import Any
 
 import torch
 
-from mario_rl.agent.network import DuelingNetwork
+from mario_rl.agent.network import DuelingNetwork, build_network
 from mario_rl.config import Config
 from mario_rl.errors import UserError
-from mario_rl.games.actions import action_names
+from mario_rl.evaluation.figures import Evaluation
 from mario_rl.storage.tensor_file import load_tensors, save_tensors
 
 _KIND = "model"
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A model that a run goes back to."""
+
+    run_name: str
+    iteration: int
+    clear_rate: float
+    mean_x: float  # pixels
+    mean_stages_cleared: float | None = None  # older files do not tell it
 
 
 @dataclass(frozen=True)
@@ -20,17 +31,22 @@ class Lineage:
     """Which models a run goes back to."""
 
     iteration: int = 1
-    # Oldest first, each {"run_name", "iteration", "clear_rate", "mean_x", "mean_stages_cleared"};
-    # older files lack the last.
-    parents: list[dict[str, Any]] = field(default_factory=list)
+    parents: list[Parent] = field(default_factory=list)  # oldest first
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Lineage":
+        """The inverse of `dataclasses.asdict`."""
+        return cls(values["iteration"], [Parent(**parent) for parent in values["parents"]])
 
 
 @dataclass(frozen=True)
-class Model:
+class SavedModel:
+    """The content of a file in models/."""
+
     run_name: str
     config: Config
     lineage: Lineage
-    evaluation: dict[str, Any]  # an EvaluationRecord
+    evaluation: Evaluation  # that chose it
     weights: dict[str, torch.Tensor]  # of DuelingNetwork
     optimizer: dict[str, Any] | None  # Adam's state, to train on from here
     averaged_updates: int  # over the iterations on its stage, of which the weights are the average
@@ -43,25 +59,27 @@ class Model:
         content = {item.name: getattr(self, item.name) for item in fields(self)}
         content["config"] = self.config.to_dict()
         content["lineage"] = asdict(self.lineage)
+        content["evaluation"] = asdict(self.evaluation)
         save_tensors(path, _KIND, content)
 
     @classmethod
-    def load(cls, path: Path) -> "Model":
+    def load(cls, path: Path) -> "SavedModel":
         """
         Raises:
             UserError: if the file is missing, damaged or not a model.
         """
         content = load_tensors(path, _KIND)
         try:
+            evaluation = Evaluation.from_dict(content["evaluation"])
             model = cls(
                 run_name=content["run_name"],
                 config=Config.from_dict(content["config"]),
-                lineage=Lineage(**content["lineage"]),
-                evaluation=content["evaluation"],
+                lineage=Lineage.from_dict(content["lineage"]),
+                evaluation=evaluation,
                 weights=content["weights"],
                 optimizer=content["optimizer"],
                 # Older files do not tell those of earlier iterations.
-                averaged_updates=content.get("averaged_updates", content["evaluation"]["updates"]),
+                averaged_updates=content.get("averaged_updates", evaluation.updates),
             )
             model.network()
         except UserError as error:
@@ -73,10 +91,6 @@ class Model:
 
     def network(self) -> DuelingNetwork:
         """The policy's network, on the CPU."""
-        network = DuelingNetwork(
-            len(action_names(self.config.env.action_set)),
-            width=self.config.learner.network_width,
-            num_quantiles=self.config.learner.num_quantiles,
-        )
+        network = build_network(self.config)
         network.load_state_dict(self.weights)
         return network

@@ -29,7 +29,17 @@ if CLASSIC:
     ROM.prg_rom_size = property(lambda rom: 16 * int(rom.header[4]))
     ROM.chr_rom_size = property(lambda rom: 8 * int(rom.header[5]))
 
+else:
+    from gymnasium.envs.registration import registry
+
+    # The stock package registers environments under the names of ours, which stay ours.
+    _registered = dict(registry)
+    registry.clear()
+
 from gym_super_mario_bros.smb_env import SuperMarioBrosEnv  # noqa: E402
+
+if not CLASSIC:
+    registry.update(_registered)
 
 # After a restored state; by then the game has read the controllers whole.
 _RELEASE_FRAMES = 4

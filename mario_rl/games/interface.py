@@ -1,6 +1,7 @@
 """What a game is to the rest of the package, and many games side by side."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -36,7 +37,7 @@ class Status(NamedTuple):
     saved: bool  # whether `retry` leads here now
 
 
-# What a step tells beside the frame
+# What a step tells beside the frame: the reward, terminated, truncated, and the `Status`
 RECORD_DTYPE = np.dtype(
     [
         ("reward", np.float32),
@@ -46,6 +47,42 @@ RECORD_DTYPE = np.dtype(
           for name, kind in Status.__annotations__.items()),
     ]
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What came of an episode, as it is recorded."""
+
+    episode_return: float  # undiscounted sum of the rewards
+    length_steps: int  # decisions
+    max_x: int  # the furthest in the furthest stage, pixels
+    world: int  # the furthest stage
+    stage: int
+    stages_cleared: int
+    game_score: int
+    coins: int
+    time_left: int  # on the game's clock
+    outcome: str  # one of OUTCOMES
+    start_step: int = 0  # decisions that led to the save point where it began; 0: the start
+
+    @classmethod
+    def of(
+        cls, record: np.void, episode_return: float, length_steps: int, start_step: int = 0
+    ) -> "Episode":
+        """From the record (RECORD_DTYPE) of its last decision."""
+        return cls(
+            episode_return=float(episode_return),
+            length_steps=length_steps,
+            max_x=int(record["max_x"]),
+            world=int(record["world"]),
+            stage=int(record["stage"]),
+            stages_cleared=int(record["stages_cleared"]),
+            game_score=int(record["game_score"]),
+            coins=int(record["coins"]),
+            time_left=int(record["time_left"]),
+            outcome=OUTCOMES[record["outcome"]],
+            start_step=start_step,
+        )
 
 
 class Game(Protocol):

@@ -32,6 +32,9 @@ class Transitions(NamedTuple):
         return cls(*map(np.array, columns, dtypes))
 
 
+Pending = tuple[int, int, float]  # a `PendingStep` in a checkpoint
+
+
 class PendingStep(NamedTuple):
     """A step that does not begin a transition yet."""
 
@@ -73,11 +76,11 @@ class NStepAccumulator:
             del pending[0]
         return completed
 
-    def state_dict(self) -> list[list[tuple[int, int, float]]]:
+    def state(self) -> list[list[Pending]]:
         """The pending steps of each game, as plain tuples."""
         return [
             [(step.slot, step.action, step.reward) for step in steps] for steps in self._pending
         ]
 
-    def load_state_dict(self, pending: list[list[tuple[int, int, float]]]) -> None:
+    def load_state(self, pending: list[list[Pending]]) -> None:
         self._pending = [[PendingStep(*step) for step in steps] for steps in pending]

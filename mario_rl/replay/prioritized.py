@@ -7,7 +7,8 @@ Deviations from the paper: 1. new transitions get the greatest priority seen so 
 run, at least 1; 2. importance weights are divided by the greatest of the batch.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,15 +23,30 @@ _TRANSITION_BYTES = 1 + 4 + 4 + 1  # action, return, discount, steps
 
 
 class Batch(NamedTuple):
-    """A sample. `slots` is what `update_priorities` wants back."""
+    """A sample."""
 
-    slots: np.ndarray  # int64 [B]
+    slots: np.ndarray  # int64 [B]; these and `drawn_at` are for `update_priorities`
+    drawn_at: int  # rows that the ring had written
     obs: np.ndarray | torch.Tensor  # uint8 [B, 4, 84, 84]
     actions: np.ndarray  # uint8 [B]
     returns: np.ndarray  # float32 [B]
     discounts: np.ndarray  # float32 [B]
     next_obs: np.ndarray | torch.Tensor  # uint8 [B, 4, 84, 84]
     is_weights: np.ndarray  # float32 [B], in (0, 1]
+
+
+@dataclass(frozen=True)
+class ReplayState:
+    """All but the frames; arrays have an entry for each slot."""
+
+    age: np.ndarray  # uint8
+    actions: np.ndarray  # uint8
+    returns: np.ndarray  # float32
+    discounts: np.ndarray  # float32
+    steps: np.ndarray  # uint8
+    priorities: np.ndarray  # float64
+    max_priority: float
+    rows_written: int
 
 
 class PrioritizedReplay:
@@ -98,6 +114,7 @@ class PrioritizedReplay:
         obs, next_obs = self.ring.stack_pairs(slots, next_slots)
         return Batch(
             slots=slots,
+            drawn_at=self.ring.rows_written,
             obs=obs,
             actions=self._actions[slots],
             returns=self._returns[slots],
@@ -106,43 +123,38 @@ class PrioritizedReplay:
             is_weights=(weights / weights.max()).astype(np.float32),
         )
 
-    def update_priorities(
-        self, slots: np.ndarray, td_errors: np.ndarray, sampled_at: int | None = None
-    ) -> None:
+    def update_priorities(self, slots: np.ndarray, td_errors: np.ndarray, drawn_at: int) -> None:
         """Set the priorities of sampled transitions from their new TD errors, float [B].
 
         Args:
-            sampled_at: `ring.rows_written` when they were drawn, if that has grown: what has been
-                overwritten since is passed over.
+            slots, drawn_at: of the batch. What has been overwritten since is passed over.
         """
         priorities = np.abs(td_errors).astype(np.float64) + _MIN_PRIORITY
         self._max_priority = max(self._max_priority, float(priorities.max()))
-        if sampled_at is not None:
-            # How many rows had to be written then until a slot's turn came.
-            turn = (slots // self.ring.num_envs - sampled_at) % self.ring.num_rows
-            kept = turn >= self.ring.rows_written - sampled_at + STACK - 1
-            slots, priorities = slots[kept], priorities[kept]
-        self._tree.set(slots, priorities**self._priority_exponent)
+        # How many rows had to be written then until a slot's turn came.
+        turn = (slots // self.ring.num_envs - drawn_at) % self.ring.num_rows
+        kept = turn >= self.ring.rows_written - drawn_at + STACK - 1
+        self._tree.set(slots[kept], priorities[kept] ** self._priority_exponent)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All but the frames."""
-        return {
-            "age": self.ring.ages,
-            "actions": self._actions,
-            "returns": self._returns,
-            "discounts": self._discounts,
-            "steps": self._steps,
-            "priorities": self._tree.priorities(),
-            "max_priority": self._max_priority,
-            "rows_written": self.ring.rows_written,
-        }
+    def state(self) -> ReplayState:
+        """A view: the next step changes it."""
+        return ReplayState(
+            age=self.ring.ages,
+            actions=self._actions,
+            returns=self._returns,
+            discounts=self._discounts,
+            steps=self._steps,
+            priorities=self._tree.priorities(),
+            max_priority=self._max_priority,
+            rows_written=self.ring.rows_written,
+        )
 
-    def load_state_dict(self, state: dict[str, Any], frames: list[tuple[int, np.ndarray]]) -> None:
+    def load_state(self, state: ReplayState, frames: list[tuple[int, np.ndarray]]) -> None:
         """Take over a state and the frames, as for `FrameRing.load`."""
-        self.ring.load(state["age"], state["rows_written"], frames)
-        self._actions[:] = state["actions"]
-        self._returns[:] = state["returns"]
-        self._discounts[:] = state["discounts"]
-        self._steps[:] = state["steps"]
-        self._tree.set(np.arange(self.ring.num_slots), state["priorities"])
-        self._max_priority = state["max_priority"]
+        self.ring.load(state.age, state.rows_written, frames)
+        self._actions[:] = state.actions
+        self._returns[:] = state.returns
+        self._discounts[:] = state.discounts
+        self._steps[:] = state.steps
+        self._tree.set(np.arange(self.ring.num_slots), state.priorities)
+        self._max_priority = state.max_priority

@@ -1,8 +1,8 @@
-"""What runs recorded, read back and put side by side.
+"""Several runs side by side: merged curves, and a table of their results.
 
-Runs meet on one of three axes: episodes, env steps or hours of training. Repeats of one setting
-under several seeds are merged into their mean with a 95 % percentile bootstrap interval over the
-runs (Efron 1979), since a handful of seeds says nothing about the shape of the distribution.
+The curves are drawn over training episodes, env steps or hours of training. Runs that differ only
+in their seed are merged into their mean with a 95 % percentile bootstrap interval over the runs
+(Efron 1979): a handful of seeds says nothing about the shape of the distribution.
 """
 
 import hashlib
@@ -19,48 +19,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mario_rl.config import FULL_GAME, Config, RunConfig
-from mario_rl.errors import UserError
-from mario_rl.storage.files import RunPaths, read_json
-from mario_rl.storage.records import EpisodeRecord, EvaluationRecord, UpdateRecord, read_records
+from mario_rl.config import FULL_GAME, RunConfig
+from mario_rl.reports.recorded_runs import RecordedRun
 
 Floats = NDArray[np.float64]
 
 # --x and the column that it names.
 X_COLUMNS = {"episodes": "episodes", "steps": "env_steps", "hours": "hours"}
 
-# About the length of a stage; the few that are longer count as finished from here on.
-STAGE_WIDTH_PX = 3_400
-
 MAX_POINTS = 400  # of a merged curve
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run. Each table has the columns `episodes`, `env_steps` and `hours`."""
-
-    name: str
-    config: Config
-    iteration: int
-    ancestors: tuple[str, ...]  # names, oldest first
-    episodes: pd.DataFrame  # EpisodeRecord, and `position` (see `_with_position`)
-    retries: pd.DataFrame  # the same, of episodes that began at a save point, and not at the start
-    updates: pd.DataFrame  # UpdateRecord
-    evaluations: pd.DataFrame  # EvaluationRecord
-
-    @property
-    def full_game(self) -> bool:
-        return self.config.env.stage == FULL_GAME
-
-    @property
-    def best_evaluation(self) -> pd.DataFrame:
-        """The row of `evaluations` that chose the run's model; none before there is one."""
-        return self.evaluations[self.evaluations["is_best"] == 1].tail(1)
-
-    def total(self, column: str) -> float:
-        """The newest value of `episodes`, `env_steps` or `hours`; 0 if nothing is recorded."""
-        tables = (self.episodes, self.retries, self.updates, self.evaluations)
-        return max((float(table[column].iloc[-1]) for table in tables if len(table)), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -68,104 +35,19 @@ class Group:
     """Runs that are shown as one: repeats of a setting, or a single run."""
 
     label: str
-    runs: tuple[Run, ...]
+    runs: tuple[RecordedRun, ...]
 
 
-def read_run(paths: RunPaths) -> Run:
-    """
-    Raises:
-        UserError: if there is no such run, or one of its files is damaged.
-    """
-    paths.require_stats()
-    settings, description = read_json(paths.config_json), read_json(paths.run_json)
-    try:
-        config = Config.from_dict(settings)
-    except UserError as error:
-        raise UserError(f"{paths.config_json}: {error}") from None
-    try:
-        lineage = description["lineage"]
-        iteration = int(lineage["iteration"])
-        ancestors = tuple(str(parent["run_name"]) for parent in lineage["parents"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{paths.run_json} is damaged: it has no readable lineage") from None
-    episodes = read_records(paths.episodes_csv, EpisodeRecord)
-    episodes = _with_position(episodes.rename(columns={"episode": "episodes"}))
-    from_start = episodes["start_step"] == 0
-    return Run(
-        paths.run_name,
-        config,
-        iteration,
-        ancestors,
-        episodes[from_start].reset_index(drop=True),
-        episodes[~from_start].reset_index(drop=True),
-        read_records(paths.updates_csv, UpdateRecord),
-        read_records(paths.evaluations_csv, EvaluationRecord),
-    )
-
-
-def _with_position(episodes: pd.DataFrame) -> pd.DataFrame:
-    """Add how far each episode came: the number of the stage (0 is 1-1, 31 is 8-4), and the share
-    of it that was passed.
-    """
-    share = (episodes["max_x"] / STAGE_WIDTH_PX).clip(0, 1)
-    stage = 4 * (episodes["world"] - 1) + episodes["stage"] - 1
-    return episodes.assign(position=stage + share)
-
-
-def read_runs(output_dir: str | Path, names: Sequence[str]) -> list[Run]:
-    """
-    Raises:
-        UserError: for a name given twice, and as `read_run`.
-    """
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--run-names: {name!r} is given twice; name each run once")
-    return [read_run(RunPaths(output_dir, name)) for name in names]
-
-
-def moving_average_window(length: int) -> int:
-    """Episodes (or records) to average over: 100, as is usual, but fewer for a short run."""
-    return max(5, min(100, length // 10))
-
-
-def moving_average(values: pd.Series, window: int) -> pd.Series:
-    """Mean of the last `window` values, of fewer at the beginning."""
-    return values.rolling(window, min_periods=1).mean()
-
-
-def notes(groups: Sequence[Group]) -> list[str]:
-    """Lines that a reader of the table needs."""
-    runs = [run for group in groups for run in group.runs]
-    result = []
-    if any(len(run.evaluations) > 1 for run in runs):
-        result.append(
-            "note: the best of a run's evaluations is one of the luckiest as well; eval_mario.py "
-            "measures its model by games that did not choose it"
-        )
-    if len(groups) < len(runs):
-        result.append(
-            "note: a group's figures are means over its runs and its interval is a bootstrap over "
-            "them, which of two or three is no more than their range; a single run's interval is "
-            "Wilson's, over its episodes"
-        )
-    names: dict[str, list[str]] = {}
-    for run in runs:
-        names.setdefault(run.config.env.stage, []).append(run.name)
-    if len(names) > 1:
-        stages = "; ".join(f"{stage}: {', '.join(played)}" for stage, played in names.items())
-        result.append(f"note: clear rates of different stages are not comparable ({stages})")
-    return result
-
-
-def ungrouped(runs: Sequence[Run]) -> list[Group]:
+def ungrouped(runs: Sequence[RecordedRun]) -> list[Group]:
     """Each run by itself."""
     return [Group(run.name, (run,)) for run in runs]
 
 
-def group_seeds(runs: Sequence[Run]) -> list[Group]:
-    """Put together the runs of one iteration whose settings differ in nothing but the seed, the
-    budget and how the machine is used."""
-    groups: dict[str, list[Run]] = {}
+def group_seeds(runs: Sequence[RecordedRun]) -> list[Group]:
+    """Group the runs of the same iteration whose settings differ only in those of RunConfig: the
+    seed, the budget and the use of the machine.
+    """
+    groups: dict[str, list[RecordedRun]] = {}
     for run in runs:
         settings = replace(run.config, run=RunConfig()).flat() | {"iteration": run.iteration}
         groups.setdefault(json.dumps(settings), []).append(run)
@@ -181,7 +63,7 @@ def group_seeds(runs: Sequence[Run]) -> list[Group]:
 
 
 def _prefix(names: list[str]) -> str:
-    """What the names begin with, less the rest of a seed's number: a-seed1, a-seed2 -> a."""
+    """What all names begin with, without the seed: a-seed1, a-seed2 -> a."""
     if len(names) == 1:
         return names[0]
     same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
@@ -189,12 +71,22 @@ def _prefix(names: list[str]) -> str:
     return re.sub(r"[-_.](seed|s)?[-_.]?\d*$", "", prefix)
 
 
-def _repeats(runs: list[Run]) -> str:
+def _repeats(runs: list[RecordedRun]) -> str:
     if len(runs) == 1:
         return ""
     if len({run.config.run.seed for run in runs}) == len(runs):
         return f" ({len(runs)} seeds)"
-    return f" ({len(runs)} runs, seeds repeated)"  # which are no independent samples
+    return f" ({len(runs)} runs, seeds repeated)"  # such runs are not independent samples
+
+
+def moving_average_window(length: int) -> int:
+    """How many of `length` rows to average over: the usual 100, but fewer of a short run."""
+    return max(5, min(100, length // 10))
+
+
+def moving_average(values: pd.Series, window: int) -> pd.Series:
+    """Mean of the last `window` values, at the beginning of those there are."""
+    return values.rolling(window, min_periods=1).mean()
 
 
 def bootstrap_interval(values: Floats, resamples: int = 10_000) -> tuple[Floats, Floats]:
@@ -204,49 +96,69 @@ def bootstrap_interval(values: Floats, resamples: int = 10_000) -> tuple[Floats,
         values: float [runs, N].
 
     Returns:
-        low and high, float64 [N]; the same for the same values.
+        low and high, float64 [N]. The same values always give the same interval.
     """
     runs = len(values)
-    # How often each run is drawn, as a share: a resample's mean is then one matrix product.
+    # How often each resample draws each run, as a share: its mean is then a matrix product.
     shares = np.random.default_rng(0).multinomial(runs, [1 / runs] * runs, resamples) / runs
     low, high = np.percentile(shares @ values, [2.5, 97.5], axis=0)
     return low, high
 
 
-def merge(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats, Floats, Floats]:
-    """The mean of several curves and its interval, where all of them have values.
+@dataclass(frozen=True)
+class Curve:
+    """What one run recorded of a quantity: float64 [N] each, N > 0; x ascends."""
 
-    Args:
-        curves: x and y of each run, float64 [N] with an N > 0 of its own; x ascends.
+    x: Floats
+    y: Floats
 
-    Returns:
-        x, mean, low and high, float64 [M]; one curve comes back as it is.
+
+@dataclass(frozen=True)
+class MergedCurve:
+    """The mean of several curves and its 95 % interval: float64 [N] each."""
+
+    x: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
+def merge(curves: Sequence[Curve]) -> MergedCurve:
+    """The mean of curves of any lengths and its interval, over the x that all of them cover.
+
+    A single curve is its own mean, with an interval of no width.
     """
     if len(curves) == 1:
-        x, y = curves[0]
-        return x, y, y, y
-    grid = np.unique(np.concatenate([x for x, _ in curves]))
-    # Beyond the end of the shortest run, a run's end would look like a change of the mean.
-    start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+        curve = curves[0]
+        return MergedCurve(curve.x, curve.y, curve.y, curve.y)
+    grid = np.unique(np.concatenate([curve.x for curve in curves]))
+    # Where some runs have ended, the mean would jump to that of the others.
+    start, end = max(curve.x[0] for curve in curves), min(curve.x[-1] for curve in curves)
     grid = grid[(grid >= start) & (grid <= end)]
     if len(grid) > MAX_POINTS:
         grid = grid[np.linspace(0, len(grid) - 1, MAX_POINTS).astype(int)]
-    values = np.stack([np.interp(grid, x, y) for x, y in curves])
-    return grid, values.mean(axis=0), *bootstrap_interval(values)
+    values = np.stack([np.interp(grid, curve.x, curve.y) for curve in curves])
+    return MergedCurve(grid, values.mean(axis=0), *bootstrap_interval(values))
 
 
 def table(groups: Sequence[Group]) -> pd.DataFrame:
-    """One row for each group; the figures of several runs are their means.
+    """One row for each group, with the means of its runs.
 
-    How well a run plays is what its best evaluation says, that of its model. The interval of the
-    clear rate is Wilson's over episodes for a run, the bootstrap's over runs for a group. Without
-    an evaluation, the figures that need one are NaN.
+    Columns:
+        run, runs: the label of the group, and the names of its runs.
+        stage: which was trained.
+        best_clear_rate, mean_x (pixels), mean_stages_cleared: from the evaluation that chose a
+            run's model; NaN without an evaluation.
+        clear_rate_low, clear_rate_high: 95 % interval of `best_clear_rate`. Of a single run it is
+            Wilson's, over episodes; of several the bootstrap's, over runs.
+        episodes, env_steps, hours: how long the training was.
+        env_steps_per_s: with the time of evaluations.
     """
     rows = []
     for group in groups:
-        figures = pd.DataFrame([_figures(run) for run in group.runs])
-        row = figures.mean().to_dict()  # of those runs that have the figure
-        rates = figures["best_clear_rate"].dropna().to_numpy()
+        results = pd.DataFrame([_results(run) for run in group.runs])
+        row = results.mean().to_dict()  # NaN does not count
+        rates = results["best_clear_rate"].dropna().to_numpy()
         if len(group.runs) > 1 and len(rates):
             low, high = bootstrap_interval(rates[:, None])
             row |= {"clear_rate_low": low[0], "clear_rate_high": high[0]}
@@ -256,7 +168,7 @@ def table(groups: Sequence[Group]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _figures(run: Run) -> dict[str, float]:
+def _results(run: RecordedRun) -> dict[str, float]:
     hours = run.total("hours")
     best: Any = next(iter(run.best_evaluation.to_dict("records")), {})
     return {
@@ -292,7 +204,7 @@ def format_table(rows: pd.DataFrame) -> str:
         "env steps/s": rows["env_steps_per_s"].map(whole),
     }
     if FULL_GAME not in set(rows["stage"]):
-        del columns["its mean stages"]  # it is the clear rate
+        del columns["its mean stages"]  # of a single stage it is the clear rate
     cells = [[name, *values] for name, values in columns.items()]
     widths = [max(map(len, column)) for column in cells]
     lines = []
@@ -302,9 +214,42 @@ def format_table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def comparison_path(output_dir: str | Path, names: Sequence[str], suffix: str) -> Path:
-    """stats/comparison_<names>.<suffix>; of many names, the first and a hash of all of them."""
+def notes(groups: Sequence[Group]) -> list[str]:
+    """Lines that a reader of the table needs."""
+    runs = [run for group in groups for run in group.runs]
+    result = []
+    if any(len(run.evaluations) > 1 for run in runs):
+        result.append(
+            "note: the best of a run's evaluations is one of the luckiest as well; eval_mario.py "
+            "measures its model by games that did not choose it"
+        )
+    if len(groups) < len(runs):
+        result.append(
+            "note: a group's figures are means over its runs, and its interval is a bootstrap over "
+            "them: of two or three runs no more than their range; a single run's interval is "
+            "Wilson's, over its episodes"
+        )
+    names: dict[str, list[str]] = {}
+    for run in runs:
+        names.setdefault(run.config.env.stage, []).append(run.name)
+    if len(names) > 1:
+        stages = "; ".join(f"{stage}: {', '.join(played)}" for stage, played in names.items())
+        result.append(f"note: clear rates of different stages are not comparable ({stages})")
+    return result
+
+
+def comparison_path(
+    output_dir: str | Path, names: Sequence[str], suffix: str, x: str, grouped: bool
+) -> Path:
+    """The file of a comparison: stats/comparison_<names>[_<x>][_grouped].<suffix>.
+
+    Many names are cut short and followed by a hash of all of them.
+
+    Args:
+        x: a key of X_COLUMNS; "steps", the default of --x, is left out.
+    """
     joined = "_".join(names)
     if len(joined) > 100:
         joined = f"{joined[:90]}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
-    return Path(output_dir) / "stats" / f"comparison_{joined}.{suffix}"
+    axis = "" if x == "steps" else f"_{x}"
+    return Path(output_dir) / "stats" / f"comparison_{joined}{axis}{'_grouped' * grouped}.{suffix}"

@@ -1,10 +1,11 @@
 """The panels of the figures: which quantities are shown, and how each is drawn for one run.
 
-Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
+To show another column of a run's tables, declare a `Quantity` and add it to the panels at the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from mario_rl.config import STAGES
-from mario_rl.reports.comparison import Run, moving_average, moving_average_window
-
-BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-ORANGE, SKY, GREY, PALE_BLUE = "#E69F00", "#56B4E9", "#808080", "#BBDDF3"
+from mario_rl.reports.comparison import moving_average, moving_average_window
+from mario_rl.reports.recorded_runs import RecordedRun
+from mario_rl.reports.style import BLUE, GREEN, GREY, ORANGE, PALE_BLUE, VERMILION
 
 
 def _free_axis(panel: Axes) -> None:
@@ -43,7 +43,7 @@ def _stage_name(position: float, _: object) -> str:
 
 def _log_axis(panel: Axes) -> None:
     if not panel.dataLim.y1 > 0:
-        return  # 0 and NaN, the loss of a run that diverged, have no logarithm
+        return  # 0 has no logarithm
     panel.set_yscale("log")
     low, high = panel.get_ylim()
     subs = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5) if high < 1000 * low else (1,)
@@ -52,7 +52,7 @@ def _log_axis(panel: Axes) -> None:
     panel.yaxis.set_minor_locator(NullLocator())
 
 
-def _draw_episodes(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -> None:
+def _draw_episodes(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.Series) -> None:
     """A quantity of every episode, its moving average and the best so far."""
     window = moving_average_window(len(values))
     _draw_points(panel, steps, values, "o", GREY, "episode")
@@ -60,7 +60,7 @@ def _draw_episodes(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -
     panel.plot(steps, moving_average(values, window), color=BLUE, label=f"mean of last {window}")
 
 
-def _draw_progress(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -> None:
+def _draw_progress(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.Series) -> None:
     if len(run.retries):
         retried = run.retries["env_steps"], run.retries[values.name]
         _draw_points(panel, *retried, "o", PALE_BLUE, "retry")
@@ -85,28 +85,29 @@ def _draw_points(
     )
 
 
-def _draw_updates(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -> None:
+def _draw_updates(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.Series) -> None:
     window = moving_average_window(len(values))
     panel.plot(steps, values, color=GREY, alpha=0.4, linewidth=0.8, label="record")
     panel.plot(steps, moving_average(values, window), color=BLUE, label=f"mean of last {window}")
 
 
-def _draw_epsilon(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -> None:
+def _draw_epsilon(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.Series) -> None:
     panel.plot(steps, values, color=BLUE, label="epsilon")
 
 
-def _draw_evaluations(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -> None:
+def _draw_evaluations(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.Series) -> None:
     panel.plot(
         steps, values, "o-", color=BLUE, markersize=4, linewidth=1.2, label="mean of an evaluation"
     )
 
 
-def _draw_clear_rate(panel: Axes, run: Run, steps: pd.Series, values: pd.Series) -> None:
+def _draw_clear_rate(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.Series) -> None:
     low, high = run.evaluations["clear_rate_low"], run.evaluations["clear_rate_high"]
     panel.errorbar(
         steps,
         values,
-        yerr=(values - low, high - values),
+        # Lists: of a series or an array with one row, older pandas and numpy warn.
+        yerr=((values - low).tolist(), (high - values).tolist()),
         color=BLUE,
         ecolor=PALE_BLUE,
         elinewidth=3,
@@ -128,35 +129,50 @@ class Quantity:
 
     title: str
     unit: str  # label of the y axis
-    table: str  # attribute of Run: episodes, updates or evaluations
+    table: Literal["episodes", "updates", "evaluations"]  # of a RecordedRun
     column: str
-    draw: Callable[[Axes, Run, pd.Series, pd.Series], None]  # over the env steps of one run
+    noisy: bool  # whether runs are compared by its moving average
+    draw: Callable[[Axes, RecordedRun, pd.Series, pd.Series], None]  # one run, over its env steps
     set_axis: Callable[[Axes], None]  # scale, limits and ticks of the y axis
 
-    @property
-    def noisy(self) -> bool:
-        """Whether it takes a moving average to compare it."""
-        return self.draw in (_draw_episodes, _draw_progress, _draw_updates)
+    def rows(self, run: RecordedRun) -> pd.DataFrame:
+        """The table that has the quantity; no rows if the run has no value of it."""
+        table: pd.DataFrame = getattr(run, self.table)
+        recorded = self.column in table and np.isfinite(table[self.column]).any()
+        return table if recorded else table.iloc[:0]
+
+    def missing(self, runs: Sequence[RecordedRun]) -> str:
+        """What to wait for if no run has a value: rows of the table, or only this column."""
+        has_rows = any(len(getattr(run, self.table)) for run in runs)
+        return self.column if has_rows else self.table
 
 
 # fmt: off
 RETURN = Quantity("Episode return", "undiscounted return (1 = 10 px)",
-                  "episodes", "episode_return", _draw_episodes, _free_axis)
+                  "episodes", "episode_return", noisy=True,
+                  draw=_draw_episodes, set_axis=_free_axis)
 FURTHEST_X = Quantity("Stage progression", "furthest x (px)",
-                      "episodes", "max_x", _draw_progress, _axis_from_zero)
+                      "episodes", "max_x", noisy=True,
+                      draw=_draw_progress, set_axis=_axis_from_zero)
 FURTHEST_STAGE = Quantity("Stage progression", "furthest world-stage, and part of it",
-                          "episodes", "position", _draw_progress, _stage_axis)
+                          "episodes", "position", noisy=True,
+                          draw=_draw_progress, set_axis=_stage_axis)
 CLEAR_RATE = Quantity("Evaluation: clear rate", "episodes that cleared a stage",
-                      "evaluations", "clear_rate", _draw_clear_rate, _percent_axis)
+                      "evaluations", "clear_rate", noisy=False,
+                      draw=_draw_clear_rate, set_axis=_percent_axis)
 LOSS = Quantity("Loss", "importance-weighted loss of the quantiles",
-                "updates", "loss", _draw_updates, _log_axis)
+                "updates", "loss", noisy=True,
+                draw=_draw_updates, set_axis=_log_axis)
 EPSILON = Quantity("Exploration", "epsilon of the game that explores most",
-                   "updates", "epsilon", _draw_epsilon, _percent_axis)
+                   "updates", "epsilon", noisy=False,
+                   draw=_draw_epsilon, set_axis=_percent_axis)
 MEAN_X = Quantity("Evaluation: furthest x", "mean furthest x (px)",
-                  "evaluations", "mean_x", _draw_evaluations, _axis_from_zero)
+                  "evaluations", "mean_x", noisy=False,
+                  draw=_draw_evaluations, set_axis=_axis_from_zero)
 MEAN_STAGES = Quantity("Evaluation: stages cleared", "mean stages per episode",
-                       "evaluations", "mean_stages_cleared", _draw_evaluations, _axis_from_zero)
+                       "evaluations", "mean_stages_cleared", noisy=False,
+                       draw=_draw_evaluations, set_axis=_axis_from_zero)
 # fmt: on
-SINGLE_STAGE = (RETURN, FURTHEST_X, CLEAR_RATE, LOSS, EPSILON, MEAN_X)
-# x begins again in each stage of the full game, and says little by itself.
-FULL_GAME = (RETURN, FURTHEST_STAGE, CLEAR_RATE, LOSS, EPSILON, MEAN_STAGES)
+SINGLE_STAGE_PANELS = (RETURN, FURTHEST_X, CLEAR_RATE, LOSS, EPSILON, MEAN_X)
+# In the full game x begins again in each stage, and says little by itself.
+FULL_GAME_PANELS = (RETURN, FURTHEST_STAGE, CLEAR_RATE, LOSS, EPSILON, MEAN_STAGES)

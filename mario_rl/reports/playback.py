@@ -3,42 +3,45 @@
 import contextlib
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from mario_rl.agent.saved_model import Model
-from mario_rl.config import EnvConfig
+from mario_rl.agent.saved_model import SavedModel
+from mario_rl.config import EVALUATION_EPSILON, MAX_NOOP_FRAMES, Config
 from mario_rl.device import leave_cores_to_the_games
 from mario_rl.errors import UserError
-from mario_rl.evaluation.play import EpisodeResult, play_episodes, stages_a_game, summarize
+from mario_rl.evaluation.figures import summarize
+from mario_rl.evaluation.play import PlayedEpisode, play_episodes
 from mario_rl.games.interface import Games
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.games.serial import SerialGames
-from mario_rl.games.workers import WorkerGames
+from mario_rl.games.window import Window
 from mario_rl.reports.position_plot import save_position_plot
-from mario_rl.reports.video import VideoWriter, Window
+from mario_rl.reports.video import VideoWriter
+from mario_rl.training.assembly import build_games
 
 _GAMES_AT_A_TIME = 8
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True)
+class Request:
     """What eval_mario.py was asked for, by the names of its flags."""
 
     model_path: Path
-    output_dir: Path
-    stage: str | None  # None: the one that the model was trained on
-    episodes: int
-    epsilon: float
-    noops: int  # at most so many frames
-    max_steps: int | None
-    seed: int
-    render: bool
-    record: bool
-    plot: bool
-    delay: float  # seconds
+    output_dir: Path = Path(".")
+    stage: str | None = None  # None: the one that the model was trained on
+    episodes: int = 20
+    epsilon: float = EVALUATION_EPSILON
+    noops: int = MAX_NOOP_FRAMES  # at most so many frames
+    max_steps: int | None = None
+    seed: int = 0
+    render: bool = False
+    record: bool = False
+    plot: bool = False
+    delay: float = 1 / 60  # seconds
 
 
 def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
@@ -51,47 +54,61 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     Raises:
         UserError: if the model cannot be loaded or there is no display for `render`.
     """
-    model = Model.load(request.model_path)
+    model = SavedModel.load(request.model_path)
     leave_cores_to_the_games()
-    env_config = model.config.env
+    config = model.config
     if request.stage is not None:
-        env_config = model.config.replaced({"stage": request.stage}).env
-    results = _play(model, env_config, request, say)
-    if not results:
+        config = config.replaced({"stage": request.stage})
+    stage = config.env.stage
+    played = _play(model, config, request, say)
+    if not played:
         raise UserError("stopped before the first decision")
     # A game on which the window was closed is neither cleared nor lost.
-    finished = [result for result in results if result.is_over(request.max_steps)]
-    evaluation = summarize(finished) if finished else None
-    title = f"{model.run_name} on {env_config.stage}"
-    say(f"{title}: {_figures(evaluation, env_config.stage)}")
+    finished = [one.episode for one in played if one.is_over(request.max_steps)]
+    trained = model.evaluation
+    evaluation = None
+    if finished:
+        evaluation = summarize(
+            finished,
+            env_steps=trained.env_steps,
+            updates=trained.updates,
+            episodes=trained.episodes,
+            hours=trained.hours,
+        )
+    title = f"{model.run_name} on {stage}"
+    figures = evaluation.describe(stage) if evaluation else "no game was played to its end"
+    say(f"{title}: {figures}")
     if request.plot:
-        path = _free_path(request, model, env_config, "png")
-        save_position_plot(path, results, title)
+        path = _free_path(request, model, stage, "png")
+        save_position_plot(path, played, title)
         say(f"plot: {path}")
     return {
         "model": str(request.model_path),
         "run_name": model.run_name,
-        "stage": env_config.stage,
+        "stage": stage,
         "epsilon": request.epsilon,
         "noops": request.noops,
         "max_steps": request.max_steps,
         "seed": request.seed,
-        "evaluation": evaluation,
-        "episodes": [_plain(result) for result in results],
+        "evaluation": asdict(evaluation) if evaluation else None,
+        "episodes": [
+            {"noop_frames": one.position.noop_frames, **asdict(one.episode)} for one in played
+        ],
     }
 
 
 def _play(
-    model: Model, env_config: EnvConfig, request: Request, say: Callable[[str], None]
-) -> list[EpisodeResult]:
-    def on_end(number: int, result: EpisodeResult) -> None:
+    model: SavedModel, config: Config, request: Request, say: Callable[[str], None]
+) -> list[PlayedEpisode]:
+    def on_end(number: int, played: PlayedEpisode) -> None:
+        episode = played.episode
         say(
-            f"episode {number + 1}: {result.outcome} at {result.world}-{result.stage} "
-            f"x={result.max_x}, return {result.episode_return:.1f}, "
-            f"{len(result.x)} steps, score {result.game_score}"
+            f"episode {number + 1}: {episode.outcome} at {episode.world}-{episode.stage} "
+            f"x={episode.max_x}, return {episode.episode_return:.1f}, "
+            f"{episode.length_steps} steps, score {episode.game_score}"
         )
 
-    video = _free_path(request, model, env_config, "mp4")
+    video = _free_path(request, model, config.env.stage, "mp4")
     with contextlib.ExitStack() as stack:
         viewers: list[Callable[[np.ndarray], None]] = []
         should_stop: Callable[[], bool] = lambda: False  # noqa: E731
@@ -102,17 +119,9 @@ def _play(
             should_stop = window.is_closed
         if request.record:
             viewers.append(stack.enter_context(VideoWriter(video)).add)
-        if viewers:
-
-            def on_frame(frame: np.ndarray) -> None:
-                for view in viewers:
-                    view(frame)
-
-            games: Games = SerialGames.of([MarioGame(env_config, on_frame)])
-        else:
-            games = WorkerGames(env_config, min(request.episodes, _GAMES_AT_A_TIME), say)
+        games = _games(config, request, viewers, say)
         stack.enter_context(contextlib.closing(games))
-        results = play_episodes(
+        played = play_episodes(
             model.network().q_values,
             games,
             request.episodes,
@@ -125,33 +134,29 @@ def _play(
         )
     if request.record:
         say(f"video: {video}")
-    return [result for result in results if result.x]  # the others were stopped while waiting
+    return played
 
 
-def _figures(evaluation: dict[str, Any] | None, stage: str) -> str:
-    if evaluation is None:
-        return "no game was played to its end"
-    return (
-        f"cleared {evaluation['clears']} of {evaluation['eval_episodes']} "
-        f"({evaluation['clear_rate']:.0%}, 95 % interval "
-        f"{evaluation['clear_rate_low']:.0%} to {evaluation['clear_rate_high']:.0%})"
-        f"{stages_a_game(evaluation, stage)}, "
-        f"mean return {evaluation['mean_return']:.1f}, mean x {evaluation['mean_x']:.0f}, "
-        f"max x {evaluation['max_x']}, mean score {evaluation['mean_game_score']:.0f}"
-    )
+def _games(
+    config: Config,
+    request: Request,
+    viewers: list[Callable[[np.ndarray], None]],
+    say: Callable[[str], None],
+) -> Games:
+    """One game if somebody watches, else several at a time."""
+    if not viewers:
+        return build_games(config, min(request.episodes, _GAMES_AT_A_TIME), say)
+
+    def on_frame(frame: np.ndarray) -> None:
+        for view in viewers:
+            view(frame)
+
+    return SerialGames.of([MarioGame(config.env, on_frame)])
 
 
-def _plain(result: EpisodeResult) -> dict[str, Any]:
-    """An episode without its trace."""
-    values = asdict(result)
-    for name in ("position", "x", "y"):
-        del values[name]
-    return {"noop_frames": result.position.noop_frames, "length_steps": len(result.x), **values}
-
-
-def _free_path(request: Request, model: Model, env_config: EnvConfig, suffix: str) -> Path:
+def _free_path(request: Request, model: SavedModel, stage: str, suffix: str) -> Path:
     """A name in videos/ that no file has yet."""
     folder = request.output_dir / "videos"
-    stem = f"{Path(model.run_name).name}_{env_config.stage}"
+    stem = f"{Path(model.run_name).name}_{stage}"
     names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
     return next(path for name in names if not (path := folder / f"{name}.{suffix}").exists())

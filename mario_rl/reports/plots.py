@@ -3,6 +3,7 @@
 Files are drawn without pyplot, so they need no display; only the window of `show` does.
 """
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -18,46 +19,24 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from mario_rl.errors import UserError
 from mario_rl.reports.comparison import (
     X_COLUMNS,
-    Floats,
+    Curve,
     Group,
-    Run,
     merge,
     moving_average,
     moving_average_window,
 )
-from mario_rl.reports.panels import (
-    BLUE,
-    FULL_GAME,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SINGLE_STAGE,
-    SKY,
-    VERMILION,
-    Quantity,
-)
+from mario_rl.reports.panels import FULL_GAME_PANELS, SINGLE_STAGE_PANELS, Quantity
+from mario_rl.reports.recorded_runs import RecordedRun
+from mario_rl.reports.style import LINE_COLOURS, RC_PARAMS
 from mario_rl.storage.files import atomic_write
 
 Draw = Callable[[Figure], None]
 
-SIZE_INCHES = (16, 9)
+SIZE_INCHES = (16, 9)  # of two rows of panels
 DPI = 120
+PANELS_IN_A_ROW = 3
 REFRESH_S = 2.0
 
-LINE_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "black")
-STYLE: dict[Any, Any] = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlesize": 12,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "lines.linewidth": 1.8,
-}
 X_LABELS = {
     "episodes": "training episodes",
     "steps": "env steps (decisions of 4 frames)",
@@ -65,37 +44,43 @@ X_LABELS = {
 }
 
 
-@matplotlib.rc_context(STYLE)
-def draw_training(figure: Figure, run: Run) -> None:
-    """Draw the course of one run over its env steps, in place of what the figure holds."""
-    quantities = FULL_GAME if run.full_game else SINGLE_STAGE
-    panels = _panels(figure, "steps", run.total("env_steps"))
+@matplotlib.rc_context(RC_PARAMS)
+def draw_training(figure: Figure, run: RecordedRun) -> None:
+    """Clear the figure and draw the course of one run over its env steps."""
+    quantities = FULL_GAME_PANELS if run.full_game else SINGLE_STAGE_PANELS
+    panels = _panels(figure, len(quantities), "steps", run.total("env_steps"))
     figure.suptitle(_headline(run), fontsize=13)
     for panel, quantity in zip(panels, quantities, strict=True):
-        rows = getattr(run, quantity.table)
+        rows = quantity.rows(run)
         if len(rows):
             quantity.draw(panel, run, rows["env_steps"], rows[quantity.column])
             _add_legend(panel)
-        _finish(panel, quantity)
+        _finish(panel, quantity, [run])
         panel.set_title(quantity.title, pad=24)  # above the legend
 
 
-def _panels(figure: Figure, x: str, x_max: float) -> list[Axes]:
-    """Six empty panels, in place of what the figure holds, with a common x axis."""
+def _panels(figure: Figure, count: int, x: str, x_max: float) -> list[Axes]:
+    """Clear the figure and divide it into empty panels with a common x axis."""
+    rows = math.ceil(count / PANELS_IN_A_ROW)
+    if not figure.axes:  # later on, a person may have resized the window
+        figure.set_figheight(SIZE_INCHES[1] / 2 * rows)
     figure.clear()
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
-    axes = figure.subplots(2, 3, sharex=True)
-    for panel in axes[1]:
+    panels = list(figure.subplots(rows, PANELS_IN_A_ROW, sharex=True).flat)
+    for unused in panels[count:]:
+        unused.remove()
+    for panel in panels[:count][-PANELS_IN_A_ROW:]:  # those with no panel below
         panel.set_xlabel(X_LABELS[x])
-    axis = axes[0, 0].xaxis
+        panel.tick_params(labelbottom=True)
+    axis = panels[0].xaxis
     if x != "hours":  # whole numbers, such as 500, 20k and 1.5M
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
         axis.set_major_formatter(EngFormatter(sep=""))
-    axes[0, 0].set_xlim(0, 1.02 * x_max or 1)
-    return list(axes.flat)
+    panels[0].set_xlim(0, 1.02 * x_max or 1)
+    return panels[:count]
 
 
-def _headline(run: Run) -> str:
+def _headline(run: RecordedRun) -> str:
     """Title: the run, what was trained, whose descendant it is and how far it came."""
     config = run.config
     stage = "full game" if run.full_game else f"stage {config.env.stage}"
@@ -115,8 +100,8 @@ def _headline(run: Run) -> str:
     )
 
 
-def _finish(panel: Axes, quantity: Quantity) -> None:
-    """Title and axes, when the data are drawn."""
+def _finish(panel: Axes, quantity: Quantity, runs: Sequence[RecordedRun]) -> None:
+    """Title and axes, after the data are drawn; without data, say what is missing."""
     panel.set_title(quantity.title)
     panel.set_ylabel(quantity.unit)
     if panel.has_data():
@@ -124,7 +109,8 @@ def _finish(panel: Axes, quantity: Quantity) -> None:
         return
     panel.grid(False)
     panel.set_yticks([])
-    panel.text(0.5, 0.5, f"no {quantity.table} yet", transform=panel.transAxes, ha="center")
+    missing = f"no {quantity.missing(runs)} yet"
+    panel.text(0.5, 0.5, missing, transform=panel.transAxes, ha="center")
 
 
 def _add_legend(panel: Axes) -> None:
@@ -145,24 +131,26 @@ def _add_legend(panel: Axes) -> None:
             handle.set(markersize=6, alpha=1)
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(RC_PARAMS)
 def draw_comparison(figure: Figure, groups: Sequence[Group], x: str) -> None:
-    """Draw one line for each group, in place of what the figure holds.
+    """Clear the figure and draw the same panels with one line for each group.
 
     Args:
         x: a key of X_COLUMNS.
     """
     runs = [run for group in groups for run in group.runs]
-    quantities = FULL_GAME if any(run.full_game for run in runs) else SINGLE_STAGE
-    panels = _panels(figure, x, max(run.total(X_COLUMNS[x]) for run in runs))
+    full_game = any(run.full_game for run in runs)
+    quantities = FULL_GAME_PANELS if full_game else SINGLE_STAGE_PANELS
+    x_max = max(run.total(X_COLUMNS[x]) for run in runs)
+    panels = _panels(figure, len(quantities), x, x_max)
     for panel, quantity in zip(panels, quantities, strict=True):
-        # One window for all: with one each, the line of the longer run would be the smoother one.
-        window = moving_average_window(max(len(getattr(run, quantity.table)) for run in runs))
+        # The same window for all: with one each, the line of the longer run would be smoother.
+        window = moving_average_window(max(len(quantity.rows(run)) for run in runs))
         for i, group in enumerate(groups):
             curves = _curves(group, quantity, X_COLUMNS[x], window)
             if curves:
                 _draw_group(panel, curves, quantity.table == "evaluations", _line_style(i))
-        _finish(panel, quantity)
+        _finish(panel, quantity, runs)
         if quantity.noisy:
             panel.set_title(f"{quantity.title}, mean of last {window}")
     note = "line: mean of the seeds   band: its 95 % bootstrap interval   faint: single runs"
@@ -188,33 +176,32 @@ def _line_style(index: int) -> dict[str, Any]:
     return {"color": LINE_COLOURS[colour], "linestyle": ("-", "--", ":")[dashes % 3]}
 
 
-def _curves(
-    group: Group, quantity: Quantity, x_column: str, window: int
-) -> list[tuple[Floats, Floats]]:
-    """x and y of each run that has any."""
+def _curves(group: Group, quantity: Quantity, x_column: str, window: int) -> list[Curve]:
+    """What is drawn of each run that has the quantity."""
     curves = []
     for run in group.runs:
-        rows = getattr(run, quantity.table)
+        rows = quantity.rows(run)
+        if rows.empty:
+            continue
         values = rows[quantity.column]
         if quantity.noisy:
             values = moving_average(values, window)
         present = values.notna()
-        if present.any():
-            curves.append((rows[x_column][present].to_numpy(float), values[present].to_numpy()))
+        curves.append(Curve(rows[x_column][present].to_numpy(float), values[present].to_numpy()))
     return curves
 
 
-def _draw_group(
-    panel: Axes, curves: list[tuple[Floats, Floats]], markers: bool, style: dict[str, Any]
-) -> None:
+def _draw_group(panel: Axes, curves: list[Curve], markers: bool, style: dict[str, Any]) -> None:
     """The mean of a group with its interval, over its single runs drawn faintly."""
-    x, mean, low, high = merge(curves)
+    merged = merge(curves)
     if len(curves) > 1:
         for curve in curves:
-            panel.plot(*curve, alpha=0.25, linewidth=0.8, **style)
-        panel.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
-    marker = "o" if markers and len(x) <= 30 else ""
-    panel.plot(x, mean, marker=marker, markersize=4, **style)
+            panel.plot(curve.x, curve.y, alpha=0.25, linewidth=0.8, **style)
+        panel.fill_between(
+            merged.x, merged.low, merged.high, color=style["color"], alpha=0.2, linewidth=0
+        )
+    marker = "o" if markers and len(merged.x) <= 30 else ""
+    panel.plot(merged.x, merged.mean, marker=marker, markersize=4, **style)
 
 
 def save(draw: Draw, path: Path) -> None:

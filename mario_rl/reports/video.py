@@ -1,29 +1,20 @@
-"""Showing a game to a person: a window, and a recording that browsers play."""
+"""A recording of a game that browsers play."""
 
 import os
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import av
-import cv2
 import numpy as np
 
-from mario_rl.errors import UserError
 from mario_rl.games.interface import FRAMES_PER_SECOND, SCREEN_SHAPE
+from mario_rl.games.window import SCALE, enlarge
 from mario_rl.storage.files import make_directory
-
-SCALE = 3  # the console's pixels on today's screens
-
-
-def _enlarge(frame: np.ndarray) -> np.ndarray:
-    return cv2.resize(frame, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_NEAREST)
 
 
 class VideoWriter:
-    """An H.264 file of every emulated frame at 60 frames per second; a context manager.
+    """Writes an H.264 file of every emulated frame at 60 frames per second; a context manager.
 
     The file appears under its name when the recording is complete.
     """
@@ -41,7 +32,7 @@ class VideoWriter:
 
     def add(self, frame: np.ndarray) -> None:
         """Append one frame, uint8 [240, 256, 3] RGB."""
-        image = av.VideoFrame.from_ndarray(_enlarge(frame), format="rgb24")
+        image = av.VideoFrame.from_ndarray(enlarge(frame), format="rgb24")
         self._container.mux(self._stream.encode(image))
 
     def __enter__(self) -> "VideoWriter":
@@ -60,43 +51,3 @@ class VideoWriter:
             self._temporary.replace(self._path)
         else:
             self._temporary.unlink(missing_ok=True)
-
-
-class Window:
-    """A window that shows the game."""
-
-    def __init__(self, title: str, delay_s: float) -> None:
-        """
-        Args:
-            delay_s: how long each frame is shown.
-
-        Raises:
-            UserError: if there is no display.
-        """
-        # OpenCV ends the whole process when it finds no display, so let another one try first.
-        probe = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
-        if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode != 0:
-            raise UserError(
-                "--render: there is no display to open a window on; use --record for a video"
-            )
-        self._title = title
-        self._delay_ms = max(1, round(1000 * delay_s))
-        self._closed = False
-
-    def is_closed(self) -> bool:
-        """Whether the person closed the window or pressed Q or Escape."""
-        return self._closed
-
-    def show(self, frame: np.ndarray) -> None:
-        """Show one frame, uint8 [240, 256, 3] RGB; nothing once the window is closed."""
-        if self._closed:
-            return
-        cv2.imshow(self._title, _enlarge(frame)[:, :, ::-1])
-        key = cv2.waitKey(self._delay_ms)
-        gone = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
-        if gone or key in (ord("q"), 27):
-            self._closed = True
-            cv2.destroyAllWindows()
-
-    def close(self) -> None:
-        cv2.destroyAllWindows()

@@ -10,25 +10,29 @@ before.
 """
 
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 
+from mario_rl.console import warn
 from mario_rl.errors import DamagedFile, UserError
 from mario_rl.storage.files import atomic_write, read_json, write_json
 from mario_rl.storage.tensor_file import SCHEMA, check_schema, load_tensors, save_tensors
 
 KEPT_CHECKPOINTS = 3
 
+State = TypeVar("State")
 
-class Checkpoint(NamedTuple):
+
+@dataclass(frozen=True)
+class Checkpoint(Generic[State]):
     """What `CheckpointStore.load` returns."""
 
-    state: dict[str, Any]
+    state: State
     frames: list[tuple[int, np.ndarray]]  # (first row, uint8 [rows, N, 84, 84]), oldest first
 
 
@@ -88,25 +92,31 @@ class CheckpointStore:
         self._segments = segments
         self._prune()
 
-    def load(self) -> Checkpoint:
+    def load(self, decode: Callable[[dict[str, Any]], State]) -> Checkpoint[State]:
         """The newest checkpoint whose files are intact.
+
+        Args:
+            decode: makes the state of what was saved. It may raise KeyError, TypeError or
+                ValueError, if that is damaged.
 
         Raises:
             UserError: if there is none.
         """
         for path in sorted(self._manifests(), key=_number, reverse=True):
             try:
-                checkpoint, self._segments = self._load(path)
+                checkpoint, self._segments = self._load(path, decode)
                 return checkpoint
             except DamagedFile as error:
-                print(f"warning: {error}; going back to the checkpoint before", file=sys.stderr)
+                warn(f"{error}; going back to the checkpoint before")
                 self._damaged.append(path)
         raise UserError(
             f"{self._directory} holds no usable checkpoint; continue_training.py "
             "starts a new run from the best model"
         )
 
-    def _load(self, path: Path) -> tuple[Checkpoint, list[dict[str, Any]]]:
+    def _load(
+        self, path: Path, decode: Callable[[dict[str, Any]], State]
+    ) -> tuple[Checkpoint[State], list[dict[str, Any]]]:
         manifest = read_json(path)
         check_schema(path, manifest.get("schema"))
         try:
@@ -114,14 +124,14 @@ class CheckpointStore:
             for entry in (manifest["state"], *segments):
                 self._verify(entry)
             state = load_tensors(self._directory / manifest["state"]["file"], "checkpoint")
-            _migrate(state)
+            decoded = decode(state)
             frames = [
                 (segment["first_row"], np.load(self._directory / segment["file"], mmap_mode="r"))
                 for segment in segments
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedFile(f"{path} is damaged: {error!r:.80}") from None
-        return Checkpoint(state, frames), segments
+        return Checkpoint(decoded, frames), segments
 
     def _verify(self, entry: dict[str, Any]) -> None:
         path = self._directory / Path(entry["file"]).name
@@ -142,37 +152,12 @@ class CheckpointStore:
                 manifest = read_json(path)
                 needed.update(entry["file"] for entry in (manifest["state"], *manifest["frames"]))
             except (DamagedFile, KeyError, TypeError) as error:
-                print(f"warning: {path} is damaged: {error!r:.80}", file=sys.stderr)
+                warn(f"{path} is damaged: {error!r:.80}")
         for path in set(manifests) - set(kept):
             path.unlink()  # first, so that no checkpoint ever names a file that is gone
         for path in self._directory.iterdir():
             if re.match(r"\d{6,}\.", path.name) and path.name not in needed:
                 path.unlink(missing_ok=True)
-
-
-def _migrate(state: dict[str, Any]) -> None:
-    """Bring a state of an older schema up to date."""
-    if state["schema"] == 1 and (progress := state["progress"]):
-        # From before updates ran beside the games: the policy acted with the newest weights, no
-        # result was outstanding, and no-op frames were part of the reset.
-        learner = state["learner"]
-        learner.setdefault("acting_net", learner["online_net"])
-        learner.setdefault("result", None)
-        progress.setdefault("learning", np.zeros(0, dtype=np.int64))
-        progress.setdefault("learning_since", 0)
-        progress.setdefault("noops_left", np.zeros(len(progress["actions"]), dtype=np.int64))
-    if state["schema"] <= 2 and (progress := state["progress"]):
-        # From before there were save points and held actions.
-        zeros = np.zeros(len(progress["actions"]), dtype=np.int64)
-        rng = progress.pop("explore_rng")
-        moved = ("noop_frames", "actions", "needs_reset", "noops_left", "episode_returns")
-        progress["rollout"] = {
-            **{name: progress.pop(name) for name in moved},
-            "exploration": {"rng": rng, "actions": zeros, "steps_left": zeros},
-            "saved": zeros.tolist(),
-            "retries_left": zeros,
-            "start": zeros.tolist(),
-        }
 
 
 def _write_npy(file: BinaryIO, blocks: list[np.ndarray]) -> None:

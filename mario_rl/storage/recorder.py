@@ -1,17 +1,9 @@
 """Writes a run's records: CSV files, and TensorBoard event files where tensorboard is installed."""
 
-from collections import defaultdict
-from dataclasses import asdict
 from typing import Any
 
-from mario_rl.storage.files import RunPaths
-from mario_rl.storage.records import (
-    EpisodeRecord,
-    EvaluationRecord,
-    RecordLog,
-    UpdateRecord,
-    write_checksums,
-)
+from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.records import TABLES, RecordLog, Row, Table, write_checksums
 
 
 class Recorder:
@@ -27,12 +19,10 @@ class Recorder:
         self._folder = paths.stats
         # Before the files are cut, so that at any instant they hold what is vouched for.
         write_checksums(self._folder, contents)
-        kept = defaultdict(bytes, contents)
-        self._episodes = RecordLog(paths.episodes_csv, EpisodeRecord, kept[paths.episodes_csv.name])
-        self._updates = RecordLog(paths.updates_csv, UpdateRecord, kept[paths.updates_csv.name])
-        self._evaluations = RecordLog(
-            paths.evaluations_csv, EvaluationRecord, kept[paths.evaluations_csv.name]
-        )
+        self._logs = {
+            table.name: RecordLog(self._folder / table.file, table, contents.get(table.file, b""))
+            for table in TABLES
+        }
         self._tensorboard: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -42,47 +32,32 @@ class Recorder:
             str(paths.stats / "tensorboard"), purge_step=env_steps + 1
         )
 
-    def episode(self, record: EpisodeRecord) -> None:
-        self._episodes.append(record)
-        self._to_tensorboard(
-            "episode", record, ("episode_return", "length_steps", "max_x", "stages_cleared")
-        )
-
-    def update(self, record: UpdateRecord) -> None:
-        self._updates.append(record)
-        self._to_tensorboard(
-            "train", record, ("loss", "td_error", "q_value", "grad_norm", "epsilon",
-                              "env_steps_per_s", "updates_per_s", "memory_bytes")
-        )  # fmt: skip
-
-    def evaluation(self, record: EvaluationRecord) -> None:
-        self._evaluations.append(record)
-        self._to_tensorboard("evaluation", record, ("clear_rate", "mean_return", "mean_x", "max_x"))
-
-    def _to_tensorboard(self, group: str, record: Any, names: tuple[str, ...]) -> None:
+    def record(self, table: Table, row: Row) -> None:
+        """Append a row: to the CSV file, and each of its numbers to TensorBoard."""
+        log = self._logs[table.name]
+        if not log.has_columns_of(row):  # the file will be written again, with new columns
+            write_checksums(self._folder, {**self.contents(), table.file: b""})
+        log.append(row)
         if self._tensorboard is not None:
-            values = asdict(record)
-            for name in names:
-                self._tensorboard.add_scalar(f"{group}/{name}", values[name], record.env_steps)
+            for name, value in row.items():
+                if name != "env_steps" and isinstance(value, int | float):
+                    self._tensorboard.add_scalar(f"{table.name}/{name}", value, row["env_steps"])
 
     def contents(self) -> dict[str, bytes]:
         """All that was recorded, by the names of the files."""
-        return {log.path.name: log.content() for log in self._logs()}
+        return {log.path.name: log.content() for log in self._logs.values()}
 
     def sync(self) -> None:
         """Force the records to the disk, and vouch for them."""
         contents = self.contents()
         if self._tensorboard is not None:
             self._tensorboard.flush()
-        for log in self._logs():
+        for log in self._logs.values():
             log.sync()
         write_checksums(self._folder, contents)
 
     def close(self) -> None:
-        for log in self._logs():
+        for log in self._logs.values():
             log.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
-
-    def _logs(self) -> tuple[RecordLog[Any], ...]:
-        return self._episodes, self._updates, self._evaluations

@@ -1,98 +1,84 @@
-"""What a run records: one CSV file for each kind of record, written a line at a time.
+"""What a run records: one CSV file for each kind of row, written a line at a time.
 
 A line is the unit of loss: a crash can tear only the last one, which is dropped when the file is
 read. Checksums of what the files hold at the newest checkpoint lie beside them, so that a file
 that was damaged since is not taken for the truth; the checkpoint can restore it.
+
+A row is a dictionary of values by column. A table lists the columns that are always there. Rows may
+have more, all of them numbers: whoever computes a new statistic adds it to the row, and it is
+recorded. Rows without a value are NaN there.
 """
 
 import csv
 import io
+import math
 import os
-import sys
 import zlib
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import pandas as pd
 
+from mario_rl.console import warn
 from mario_rl.errors import DamagedFile, UserError
-from mario_rl.storage.files import CHECKSUMS, atomic_write, read_json, write_json
+from mario_rl.storage.files import atomic_write, read_json, write_json
+
+CHECKSUMS = "checksums.json"  # of the CSV files in the same folder
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class EpisodeRecord:
-    """One finished training episode."""
+class Table:
+    """The columns that a CSV file always has, and their types."""
 
-    episode: int  # 1, 2, ...
-    env_steps: int  # decisions of all environments when it ended
-    hours: float  # training time when it ended, over all sessions
-    env: int  # which environment played it
-    epsilon: float  # when it ended
-    episode_return: float  # undiscounted sum of rewards
-    length_steps: int  # decisions
-    max_x: int  # furthest x in the furthest stage, pixels
-    world: int  # furthest world
-    stage: int  # furthest stage
-    stages_cleared: int
-    game_score: int  # the number at the top left of the screen
-    coins: int
-    time_left: int  # the game's clock
-    outcome: str  # clear, death, time_up, stall
-    start_step: int = 0  # decisions that led to the save point where it began; 0: the start
+    name: str
+    columns: dict[str, type]
+    added: dict[str, Any] = field(default_factory=dict)  # not in older files; the value there
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.csv"
 
 
-@dataclass(frozen=True)
-class UpdateRecord:
-    """Means over the updates since the previous record."""
-
-    env_steps: int
-    updates: int  # so far
-    episodes: int  # so far
-    hours: float
-    loss: float  # importance-weighted quantile loss
-    td_error: float  # mean absolute TD error
-    q_value: float  # mean Q of the actions in the batch
-    grad_norm: float  # before clipping
-    epsilon: float
-    importance_exponent: float
-    env_steps_per_s: float  # in training, without the time of evaluations
-    updates_per_s: float  # the same
-    memory_bytes: int  # resident memory of the trainer and its workers
-    gpu_reserved_bytes: int
-    gpu_peak_bytes: int
-
-
-@dataclass(frozen=True)
-class EvaluationRecord:
-    """One evaluation: greedy play with epsilon 0.01 after 0 to 30 no-op frames."""
-
-    env_steps: int
-    updates: int
-    episodes: int  # training episodes so far
-    hours: float
-    eval_episodes: int
-    clears: int  # episodes that cleared a stage
-    clear_rate: float
-    clear_rate_low: float  # Wilson 95 % interval
-    clear_rate_high: float
-    mean_return: float
-    mean_x: float
-    max_x: int
-    mean_game_score: float
-    mean_stages_cleared: float
-    furthest_world: int
-    furthest_stage: int
-    is_best: int  # 1 if this policy became the run's model
+# docs/files.md says what the columns mean.
+EPISODES = Table(
+    "episodes",
+    {
+        "episode": int, "env_steps": int, "hours": float, "env": int, "epsilon": float,
+        "episode_return": float, "length_steps": int, "max_x": int, "world": int, "stage": int,
+        "stages_cleared": int, "game_score": int, "coins": int, "time_left": int, "outcome": str,
+        "start_step": int,
+    },
+    added={"start_step": 0},
+)  # fmt: skip
+UPDATES = Table(
+    "updates",
+    {
+        "env_steps": int, "updates": int, "episodes": int, "hours": float, "loss": float,
+        "td_error": float, "q_value": float, "grad_norm": float, "epsilon": float,
+        "importance_exponent": float, "env_steps_per_s": float, "updates_per_s": float,
+        "memory_bytes": int, "gpu_reserved_bytes": int, "gpu_peak_bytes": int,
+    },
+)  # fmt: skip
+EVALUATIONS = Table(
+    "evaluations",
+    {
+        "env_steps": int, "updates": int, "episodes": int, "hours": float, "eval_episodes": int,
+        "clears": int, "clear_rate": float, "clear_rate_low": float, "clear_rate_high": float,
+        "mean_return": float, "mean_x": float, "max_x": int, "mean_game_score": float,
+        "mean_stages_cleared": float, "furthest_world": int, "furthest_stage": int, "is_best": int,
+    },
+)  # fmt: skip
+TABLES = (EPISODES, UPDATES, EVALUATIONS)
 
 
-Record = TypeVar("Record", EpisodeRecord, UpdateRecord, EvaluationRecord)
+class RecordLog:
+    """A CSV file that rows are appended to."""
 
-
-class RecordLog(Generic[Record]):
-    """A CSV file that records are appended to."""
-
-    def __init__(self, path: Path, record_type: type[Record], content: bytes = b""):
+    def __init__(self, path: Path, table: Table, content: bytes = b"") -> None:
         """Open the file, or create it.
 
         Args:
@@ -100,35 +86,50 @@ class RecordLog(Generic[Record]):
                 file that does not begin with this is replaced, with a warning.
 
         Raises:
-            UserError: if the columns are not those of `record_type`.
+            UserError: if the file lacks columns of the table.
         """
-        names = [item.name for item in fields(record_type)]
-        header = (",".join(names) + "\n").encode()
-        found = path.read_bytes() if path.exists() else b""
-        existing = with_new_columns(found, record_type)
-        first_line = (content or existing).partition(b"\n")[0]
-        if (content or b"\n" in existing) and first_line != header.rstrip():
-            raise UserError(f"{path} has other columns than this version writes; move it away")
         self.path = path
-        self._content = bytearray(content or header)
-        if content and not existing.startswith(self._content):
-            print(
-                f"warning: {path} is not as it was at the checkpoint, which restores it",
-                file=sys.stderr,
-            )
+        found = path.read_bytes() if path.exists() else b""
+        existing, content = with_added_columns(found, table), with_added_columns(content, table)
+        first_line, newline, _ = (content or existing).partition(b"\n")
+        self._columns = first_line.decode(errors="replace").split(",")
+        if not newline:
+            self._columns = list(table.columns)
+        if not set(table.columns) <= set(self._columns):
+            raise UserError(f"{path} has other columns than this version writes; move it away")
+        self._content = bytearray(content or (",".join(self._columns) + "\n").encode())
+        if content and not existing.startswith(content):
+            warn(f"{path} is not as it was at the checkpoint, which restores it")
         if not found.startswith(self._content):
-            atomic_write(path, lambda file: file.write(self._content))
+            self._write_all()
         self._file = open(path, "ab")  # noqa: SIM115
         self._file.truncate(len(self._content))
 
-    def append(self, record: Record) -> None:
+    def has_columns_of(self, row: Row) -> bool:
+        """Whether `append` only has to append."""
+        return row.keys() <= set(self._columns)
+
+    def append(self, row: Row) -> None:
+        """Write a row; columns that the file lacks are added to all rows."""
+        if not self.has_columns_of(row):
+            new = [name for name in row if name not in self._columns]
+            self._columns += new
+            rows = self._content.partition(b"\n")[2]
+            header = ",".join(self._columns).encode() + b"\n"
+            self._content = bytearray(header + rows.replace(b"\n", b",nan" * len(new) + b"\n"))
+            self._file.close()
+            self._write_all()
+            self._file = open(self.path, "ab")  # noqa: SIM115
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_format(getattr(record, item.name)) for item in fields(record))
+        writer.writerow(_format(row.get(name, math.nan)) for name in self._columns)
         line = text.getvalue().encode()
         self._file.write(line)
         self._file.flush()
         self._content += line
+
+    def _write_all(self) -> None:
+        atomic_write(self.path, lambda file: file.write(self._content))
 
     def content(self) -> bytes:
         """All that was recorded, as it should be in the file."""
@@ -159,14 +160,15 @@ def _format(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
-    """All complete records of a file, one row each; no rows if the file does not exist.
+def read_records(path: Path, table: Table) -> pd.DataFrame:
+    """All complete rows of a file; none if the file does not exist.
+
+    Returns:
+        the columns of the table, then those that the file has besides, as floats.
 
     Raises:
         DamagedFile: if the file is not one of ours, or not as it was written.
     """
-    names = [item.name for item in fields(record_type)]
-    dtypes = {item.name: item.type for item in fields(record_type)}
     size, crc32 = _vouched(path)  # first, since a run that goes on may vouch for more at any time
     try:
         content = path.read_bytes()
@@ -174,31 +176,33 @@ def read_records(path: Path, record_type: type[Record]) -> pd.DataFrame:
         content = b""
     if len(content) < size or zlib.crc32(content[:size]) != crc32:
         raise DamagedFile(f"{path} is damaged: its checksum is wrong; resuming the run restores it")
-    content = with_new_columns(content[: content.rfind(b"\n") + 1], record_type)
+    content = with_added_columns(content[: content.rfind(b"\n") + 1], table)
     if not content:
-        content = (",".join(names) + "\n").encode()
+        content = (",".join(table.columns) + "\n").encode()
     try:
-        for cells in csv.reader(content.decode().splitlines(), strict=True):
+        lines = csv.reader(content.decode().splitlines(), strict=True)
+        names = next(lines)
+        if missing := [name for name in table.columns if name not in names]:
+            raise ValueError(f"it has no column {missing[0]}")
+        for cells in lines:
             if len(cells) != len(names) or "" in cells:
                 raise ValueError(f"a row has cells too many or too few: {','.join(cells):.80}")
-        frame = pd.read_csv(io.BytesIO(content), usecols=names, dtype=dtypes)
+        dtypes = {name: table.columns.get(name, float) for name in names}
+        frame = pd.read_csv(io.BytesIO(content), dtype=dtypes)
     except (ValueError, OverflowError, csv.Error) as error:
         raise DamagedFile(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-    return frame[names]
+    return frame[[*table.columns, *(name for name in names if name not in table.columns)]]
 
 
-def with_new_columns(content: bytes, record_type: type[Record]) -> bytes:
-    """A file's content, with the default of each column that there was not yet when it was
-    begun."""
+def with_added_columns(content: bytes, table: Table) -> bytes:
+    """A file's content, with the columns that there were not yet when it was begun."""
     header, newline, rows = content.partition(b"\n")
-    missing = fields(record_type)[len(header.split(b",")) :]
-    names = [item.name for item in fields(record_type)]
-    known = ",".join(names[: len(names) - len(missing)]).encode()
-    if not newline or header != known or any(item.default is MISSING for item in missing):
+    missing = {k: v for k, v in table.added.items() if k.encode() not in header.split(b",")}
+    if not newline or not missing:
         return content
-    names_added = "".join(f",{item.name}" for item in missing).encode()
-    values_added = "".join(f",{item.default}" for item in missing).encode()
-    return known + names_added + b"\n" + rows.replace(b"\n", values_added + b"\n")
+    names = "".join(f",{name}" for name in missing).encode()
+    values = "".join(f",{value}" for value in missing.values()).encode()
+    return header + names + b"\n" + rows.replace(b"\n", values + b"\n")
 
 
 def _vouched(path: Path) -> tuple[int, int]:

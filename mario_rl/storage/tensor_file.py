@@ -17,7 +17,7 @@ import torch
 from mario_rl.errors import DamagedFile, UserError
 from mario_rl.storage.files import atomic_write
 
-SCHEMA = 3  # 1 had no checksum, 2 no save points
+SCHEMA = 4  # 1 had no checksum, 2 no save points, 3 no names for metrics
 
 
 def save_tensors(path: Path, kind: str, content: dict[str, Any]) -> None:

@@ -1,29 +1,24 @@
 """The next iteration of training: from the best model of the earlier runs to a new run."""
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mario_rl.agent.saved_model import Lineage, Model
+from mario_rl.agent.learner import LearnerState
+from mario_rl.agent.saved_model import Lineage, Parent, SavedModel
 from mario_rl.agent.schedules import importance_exponent, learning_rate
-from mario_rl.config import Config
+from mario_rl.config import Config, bound
+from mario_rl.console import warn
 from mario_rl.errors import UserError
-from mario_rl.evaluation.play import brief, rank, stages_a_game
 from mario_rl.settings import flag_of
 from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
 from mario_rl.training.lifecycle import create_run
+from mario_rl.training.state import RunState
 
-# What the network sees, how large it is and what its outputs stand for.
-_OF_THE_WEIGHTS = (
-    "action_set", "view", "pixels", "show_buttons", "network_width", "num_quantiles",
-    "reward_scale",
-)  # fmt: skip
-# What else the transitions in a replay, and its layout, depend on.
-_OF_THE_REPLAY = ("stage", "death_penalty", "gamma", "num_envs", "replay_capacity")
-FINE_TUNING_EPSILON = 0.1  # at most: the model knows where to go, and random play would undo it
+# At most: the model knows the way, and random play would undo that.
+FINE_TUNING_EPSILON = 0.1
 
 
 def find_best_model(output_dir: Path, iteration: int | None, say: Callable[[str], None]) -> Path:
@@ -35,12 +30,12 @@ def find_best_model(output_dir: Path, iteration: int | None, say: Callable[[str]
     Raises:
         UserError: if there is no candidate.
     """
-    candidates: list[tuple[Path, Model]] = []
+    candidates: list[tuple[Path, SavedModel]] = []
     for path in sorted((output_dir / "models").glob("*.pth")):
         try:
-            model = Model.load(path)
+            model = SavedModel.load(path)
         except UserError as error:
-            print(f"warning: {error}; passed over", file=sys.stderr)
+            warn(f"{error}; passed over")
             continue
         if iteration is None or model.lineage.iteration < iteration:
             candidates.append((path, model))
@@ -50,7 +45,7 @@ def find_best_model(output_dir: Path, iteration: int | None, say: Callable[[str]
             f"no model{earlier} in {output_dir / 'models'}: train one with "
             "progressive_mario_trainer.py, or name a file with --model-path"
         )
-    candidates.sort(key=lambda candidate: rank(candidate[1].evaluation), reverse=True)
+    candidates.sort(key=lambda candidate: candidate[1].evaluation.rank, reverse=True)
     say(_table([model for _, model in candidates]))
     if len({model.config.env.stage for _, model in candidates}) > 1:
         say("the candidates play different stages, so their rates do not compare: "
@@ -58,17 +53,16 @@ def find_best_model(output_dir: Path, iteration: int | None, say: Callable[[str]
     return candidates[0][0]
 
 
-def _table(models: list[Model]) -> str:
+def _table(models: list[SavedModel]) -> str:
     width = max(len(model.run_name) for model in models)
     lines = [f"  {'run':{width}}  iteration  stage  clear rate (95 % interval)  mean x"]
     for place, model in enumerate(models):
-        e = model.evaluation
-        interval = f"{e['clear_rate_low']:.0%} to {e['clear_rate_high']:.0%}"
-        rate = f"{e['clear_rate']:.0%} ({interval})"
+        evaluation = model.evaluation
+        rate = f"{evaluation.clear_rate:.0%} ({evaluation.interval()})"
         lines.append(
             f"{'>' if place == 0 else ' '} {model.run_name:{width}}  {model.lineage.iteration:9}  "
-            f"{model.config.env.stage:5}  {rate:26}  {e['mean_x']:6.0f}"
-            f"{stages_a_game(e, model.config.env.stage)}"
+            f"{model.config.env.stage:5}  {rate:26}  {evaluation.mean_x:6.0f}"
+            f"{evaluation.stages_a_game(model.config.env.stage)}"
         )
     return "\n".join(lines)
 
@@ -86,10 +80,10 @@ def create_iteration(
     """Create a run that begins with a model's weights and, if the newest checkpoint of the model's
     run is there, with the replay in it.
 
-    It takes over the model's settings but for epsilon, which starts low, the learning rate and the
-    importance exponent, which go on from what they had come to, and `changes`. The average of the
-    weights goes on, too: begun anew, it would forget the model at the first update. On another
-    stage it is to forget it.
+    It takes over the model's settings, with these exceptions: epsilon starts low; the learning rate
+    and the importance exponent continue from the values they had reached; `changes` come last. The
+    average of the weights continues, too; otherwise it would forget the model at the first update.
+    On another stage it starts again, and forgets the model.
 
     Returns:
         The new run's paths, ready to be resumed.
@@ -97,9 +91,9 @@ def create_iteration(
     Raises:
         UserError: if the model does not fit the changes, or the run exists.
     """
-    model = Model.load(model_path)
+    model = SavedModel.load(model_path)
     settings = model.config.flat()
-    for name in _OF_THE_WEIGHTS:
+    for name in bound("weights"):
         if changes.get(name, settings[name]) != settings[name]:
             raise UserError(
                 f"{flag_of(name)} {changes[name]}: {model_path} was trained with {settings[name]}, "
@@ -110,26 +104,26 @@ def create_iteration(
         run_name = f"{re.sub(r'-iter[0-9]+$', '', model.run_name)}-iter{iteration}"
     config = _fine_tuning_config(model, changes)
     optimizer = None if reset_optimizer else model.optimizer
-    parent = {
-        "run_name": model.run_name,
-        "iteration": model.lineage.iteration,
-        "clear_rate": model.evaluation["clear_rate"],
-        "mean_x": model.evaluation["mean_x"],
-        "mean_stages_cleared": model.evaluation["mean_stages_cleared"],
-    }
+    parent = Parent(
+        run_name=model.run_name,
+        iteration=model.lineage.iteration,
+        clear_rate=model.evaluation.clear_rate,
+        mean_x=model.evaluation.mean_x,
+        mean_stages_cleared=model.evaluation.mean_stages_cleared,
+    )
     paths = RunPaths(output_dir, run_name)
     same_stage = config.env.stage == model.config.env.stage
-    state = {
-        "online_net": model.weights,
-        "optimizer": optimizer,
-        "averaged_updates": model.averaged_updates if same_stage else 0,
-    }
+    learner = LearnerState(
+        online_net=model.weights,
+        averaged_updates=model.averaged_updates if same_stage else 0,
+        optimizer=optimizer,
+    )
     inherited, replay_line = _inherited_replay(RunPaths(output_dir, model.run_name), config)
     lineage = Lineage(iteration, [*model.lineage.parents, parent])
-    create_run(paths, config, state, lineage, inherited)
+    create_run(paths, config, learner, lineage, inherited)
     say(
         f"created run {run_name!r}, iteration {iteration}, from {model_path} "
-        f"({brief(model.evaluation, model.config.env.stage)}); optimizer "
+        f"({model.evaluation.brief(model.config.env.stage)}); optimizer "
         f"{'continued' if optimizer else 'reset'}; epsilon {config.exploration.eps_start:g} to "
         f"{config.exploration.eps_end:g} over {config.exploration.eps_decay:,} env steps; "
         f"learning rate {config.learner.learning_rate:.2g}; {replay_line}"
@@ -137,28 +131,28 @@ def create_iteration(
     return paths
 
 
-def _inherited_replay(parent: RunPaths, config: Config) -> tuple[Checkpoint | None, str]:
+def _inherited_replay(parent: RunPaths, config: Config) -> tuple[Checkpoint[RunState] | None, str]:
     """The newest checkpoint of the model's run, if a run with this config can go on with the
     replay in it, and a phrase that says so or why not."""
     store = CheckpointStore(parent.checkpoints)
     if not store.exists():
         return None, f"replay empty: {parent.checkpoints} holds no checkpoint"
     try:
-        checkpoint = store.load()
+        checkpoint = store.load(RunState.from_file)
     except UserError:
         return None, f"replay empty: {parent.checkpoints} holds no usable checkpoint"
     if not checkpoint.frames:
         return None, f"replay empty: run {parent.run_name!r} has not played yet"
-    before, now = Config.from_dict(checkpoint.state["config"]).flat(), config.flat()
-    for name in (*_OF_THE_WEIGHTS, *_OF_THE_REPLAY):
+    before, now = checkpoint.state.config.flat(), config.flat()
+    for name in bound("weights", "replay"):
         if before[name] != now[name]:
             return None, f"replay empty: {flag_of(name)} was {before[name]}, and is {now[name]}"
     return checkpoint, f"replay of {parent.run_name!r}"
 
 
-def _fine_tuning_config(model: Model, changes: dict[str, Any]) -> Config:
+def _fine_tuning_config(model: SavedModel, changes: dict[str, Any]) -> Config:
     exploration, learner = model.config.exploration, model.config.learner
-    env_steps = model.evaluation["env_steps"]
+    env_steps = model.evaluation.env_steps
     eps_start = changes.get("eps_start", min(exploration.eps_start, FINE_TUNING_EPSILON))
     fine_tuning = {
         "eps_start": eps_start,

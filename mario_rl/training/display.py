@@ -8,6 +8,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from mario_rl.console import say
+
 PLAIN_INTERVAL_S = 15.0
 LIVE_INTERVAL_S = 0.5
 SPEED_WINDOW_S = 10.0
@@ -31,8 +33,8 @@ class Status:
     budget_spent: float  # share, 0 to 1
 
 
-class Progress:
-    """The display of one run."""
+class Display:
+    """Of one run."""
 
     def __init__(self, run_name: str) -> None:
         self._run_name = run_name
@@ -101,7 +103,7 @@ class Progress:
 
 def _print(text: str) -> None:
     try:
-        print(text, flush=True)
+        say(text)
     except BrokenPipeError:  # the reader, such as head, has gone; the run goes on without it
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 

@@ -14,25 +14,18 @@ import numpy as np
 from mario_rl.agent.exploration import Exploration
 from mario_rl.config import MAX_NOOP_FRAMES
 from mario_rl.games.episode_start import EpisodeStarts
-from mario_rl.games.interface import CLEAR, RESET, RETRY, Games, Position
+from mario_rl.games.interface import CLEAR, RESET, RETRY, Episode, Games, Position
 
 # A save point may be one from which nobody survives, or the clock may run out soon.
 MAX_RETRIES = 16
-
-
-class Episode(NamedTuple):
-    """One that has just ended."""
-
-    episode_return: float  # undiscounted
-    length_steps: int
-    start_step: int  # how many decisions led to the save point where it began; 0: the start
 
 
 class Step(NamedTuple):
     """What one step of N games has brought."""
 
     frames: np.ndarray  # uint8 [N, 84, 84]
-    actions: np.ndarray  # int64 [N], negative in a game in which an episode is being begun
+    actions: np.ndarray  # int64 [N]; no action where `is_first`
+    is_first: np.ndarray  # bool [N], whether an episode is being begun
     records: np.ndarray  # RECORD_DTYPE [N]
     ended: dict[int, Episode]  # by the number of the game
 
@@ -96,8 +89,10 @@ class Rollout:
         for i in np.flatnonzero(self._needs_reset).tolist():
             position = self.games.positions[i]
             length_steps = len(position.actions) - position.start
-            ended[i] = Episode(float(self._episode_returns[i]), length_steps, position.start)
-        return Step(frames, commands, records, ended)
+            ended[i] = Episode.of(
+                records[i], self._episode_returns[i], length_steps, position.start
+            )
+        return Step(frames, commands, commands < 0, records, ended)
 
     def state(self) -> RolloutState:
         """Between two steps."""
@@ -107,7 +102,7 @@ class Rollout:
             noops_left=self._starts.noops_left,
             retries_left=self._retries_left,
             episode_returns=self._episode_returns,
-            exploration=self.exploration.state_dict(),
+            exploration=self.exploration.state(),
             noop_frames=[position.noop_frames for position in positions],
             actions=[np.array(position.actions, dtype=np.uint8) for position in positions],
             saved=[position.saved for position in positions],
@@ -124,7 +119,7 @@ class Rollout:
         self._starts.noops_left[:] = state.noops_left
         self._retries_left[:] = state.retries_left
         self._episode_returns[:] = state.episode_returns
-        self.exploration.load_state_dict(state.exploration)
+        self.exploration.load_state(state.exploration)
         if self._needs_reset.all() and not any(map(len, state.actions)):
             return None
         positions = [

@@ -8,20 +8,27 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mario_rl.agent.saved_model import Lineage, Model
+import numpy as np
+
+from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.device import gpu_memory
-from mario_rl.evaluation.play import brief, cleared, stages_a_game
+from mario_rl.evaluation.figures import Evaluation
 from mario_rl.games.interface import Games
 from mario_rl.machine import resident_memory_bytes
-from mario_rl.registry import BACKENDS
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import RunPaths
-from mario_rl.training.display import Progress, Status
+from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.plain import to_plain
+from mario_rl.training.assembly import build_games
+from mario_rl.training.display import Display, Status
+from mario_rl.training.evaluator import Evaluator
+from mario_rl.training.state import Progress
 from mario_rl.training.trainer import Trainer
+
+# Those of pyproject.toml that train.
+_INSTALLED_COMMANDS = ("mario-train", "mario-continue")
 
 
 class Session:
@@ -31,18 +38,26 @@ class Session:
         self,
         paths: RunPaths,
         trainer: Trainer,
+        evaluator: Evaluator,
         store: CheckpointStore,
         lineage: Lineage,
-        display: Progress,
+        display: Display,
         stop_requested: Callable[[], bool],
+        checkpointed_episodes: int = 0,
     ) -> None:
+        """
+        Args:
+            checkpointed_episodes: how many there were at the newest checkpoint.
+        """
         self._paths = paths
         self._trainer = trainer
+        self._evaluator = evaluator
         self._store = store
         self._lineage = lineage
-        self._eval_games: Games | None = None  # started with the first evaluation
         self._display = display
         self._stop_requested = stop_requested
+        self._checkpointed_episodes = checkpointed_episodes
+        self._eval_games: Games | None = None  # started with the first evaluation
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._saving: Future[None] | None = None  # the checkpoint that is being written
         self._rows_being_saved = range(0)
@@ -53,18 +68,19 @@ class Session:
             self._eval_games.close()
 
     def run(self) -> None:
-        trainer = self._trainer
+        """Train until the budget is spent or somebody asks for a stop."""
+        trainer, evaluator = self._trainer, self._evaluator
         self._display.update(self._status())
         # What an iteration starts from is evaluated, too.
-        evaluate = self._lineage.iteration > 1 and trainer.best_evaluation is None
+        evaluate = self._lineage.iteration > 1 and evaluator.best is None
         while True:
-            new_model = (evaluate or trainer.evaluation_due()) and self._evaluate()
+            new_model = (evaluate or evaluator.due) and self._evaluate()
             evaluate = False
             # A run that is killed after a new model must know of it.
-            save = new_model or trainer.checkpoint_due()
+            save = new_model or self._checkpoint_due()
             if save:
                 self._save()
-            if self._stop_requested() or trainer.budget_spent() >= 1:
+            if self._stop_requested() or trainer.budget_spent >= 1:
                 break
             self._before_step()
             trainer.step()
@@ -78,51 +94,66 @@ class Session:
 
     def _evaluate(self) -> bool:
         """Returns whether there is a new model."""
-        trainer = self._trainer
+        config = self._trainer.config
         if self._eval_games is None:
-            config = trainer.config
-            self._eval_games = BACKENDS.get(config.run.games)(
-                config.env, config.exploration.num_envs, self._display.line
-            )
-        record = trainer.evaluate(self._eval_games, self._stop_requested)
-        if record is None:
+            num_envs = config.exploration.num_envs
+            self._eval_games = build_games(config, num_envs, self._display.line)
+        evaluation = self._evaluator.evaluate(self._eval_games, self._stop_requested)
+        if evaluation is None:
             return False
-        if record.is_best:
-            state = trainer.learner.state_dict()
-            Model(
-                run_name=self._paths.run_name,
-                config=trainer.config,
-                lineage=self._lineage,
-                evaluation=asdict(record),
-                weights=state["average_net"],
-                optimizer=state["optimizer"],
-                averaged_updates=state["averaged_updates"],
-            ).save(self._paths.model)
-        stages = stages_a_game(asdict(record), trainer.config.env.stage)
+        is_best = evaluation is self._evaluator.best
+        if is_best:
+            self._save_model(evaluation)
         self._display.line(
-            f"evaluation at {record.env_steps:,} steps: {record.clears} of "
-            f"{record.eval_episodes} cleared{stages}, mean x {record.mean_x:.0f}, "
-            f"best x {record.max_x}" + (f" -> {self._paths.model}" if record.is_best else "")
+            f"evaluation at {evaluation.env_steps:,} steps: {evaluation.clears} of "
+            f"{evaluation.eval_episodes} cleared{evaluation.stages_a_game(config.env.stage)}, "
+            f"mean x {evaluation.mean_x:.0f}, best x {evaluation.max_x}"
+            + (f" -> {self._paths.model}" if is_best else "")
         )
-        return bool(record.is_best)
+        return is_best
+
+    def _save_model(self, evaluation: Evaluation) -> None:
+        state = self._trainer.learner.begin_state().result()
+        SavedModel(
+            run_name=self._paths.run_name,
+            config=self._trainer.config,
+            lineage=self._lineage,
+            evaluation=evaluation,
+            weights=state.average_net or state.online_net,
+            optimizer=state.optimizer,
+            averaged_updates=state.averaged_updates,
+        ).save(self._paths.model)
+
+    def _checkpoint_due(self) -> bool:
+        interval = self._trainer.config.run.checkpoint_interval
+        return self._trainer.episodes // interval > self._checkpointed_episodes // interval
 
     def _save(self) -> None:
         """Begin to write a checkpoint of this instant. Training goes on meanwhile."""
         self._finish_saving()
         trainer = self._trainer
-        trainer.checkpointed_episodes = trainer.episodes
+        self._checkpointed_episodes = trainer.episodes
+        progress = Progress(
+            trainer=trainer.state(),
+            evaluator=self._evaluator.state(),
+            checkpointed_episodes=self._checkpointed_episodes,
+            records={
+                name: np.frombuffer(content, dtype=np.uint8)
+                for name, content in trainer.recorder.contents().items()
+            },
+        )
         state = {
             "config": trainer.config.to_dict(),
-            "lineage": asdict(self._lineage),
-            "progress": trainer.state_dict(),
+            "lineage": to_plain(self._lineage),
+            "progress": to_plain(progress),  # a copy
+            "replay": None,
         }
-        learner, rows = trainer.learner.begin_state_dict(), trainer.replay.ring.rows
+        learner, rows = trainer.learner.begin_state(), trainer.replay.ring.rows
         self._rows_being_saved = self._store.new_rows(rows)
 
         def write() -> None:
-            self._store.save(
-                {**state, "learner": learner.result()}, rows, trainer.replay.ring.frames_of
-            )
+            content = {**state, "learner": to_plain(learner.result())}
+            self._store.save(content, rows, trainer.replay.ring.frames_of)
             trainer.recorder.sync()
 
         self._saving = self._thread.submit(write)
@@ -140,50 +171,59 @@ class Session:
 
     def _status(self) -> Status:
         trainer = self._trainer
-        returns, best = trainer.recent_returns, trainer.best_evaluation
+        returns, best = trainer.recent_returns, self._evaluator.best
         return Status(
             episodes=trainer.episodes,
             num_episodes=trainer.config.run.num_episodes,
             env_steps=trainer.env_steps,
             updates=trainer.updates,
             epsilon=trainer.epsilon,
-            loss=trainer.last_update.loss if trainer.last_update else None,
+            loss=trainer.update_log.loss,
             mean_return=sum(returns) / len(returns) if returns else None,
             furthest=trainer.furthest,
-            best=cleared(best, trainer.config.env.stage) if best else "-",
+            best=best.cleared(trainer.config.env.stage) if best else "-",
             memory_bytes=resident_memory_bytes(),
             gpu_bytes=gpu_memory(trainer.learner.device)[0],
-            budget_spent=trainer.budget_spent(),
+            budget_spent=trainer.budget_spent,
         )
 
     def _say_farewell(self) -> None:
         trainer, paths = self._trainer, self._paths
-        if trainer.budget_spent() < 1 or trainer.evaluation_due():
+        if trainer.budget_spent < 1 or self._evaluator.due:
             self._display.line(f"stopped and saved; go on with: {resume_command(paths)}")
             return
         self._display.line(
             f"finished: {trainer.episodes} episodes, {trainer.env_steps:,} steps, "
             f"{trainer.hours:.2f} h (a larger budget with --resume goes on)"
         )
-        if (best := trainer.best_evaluation) is not None:
-            figures = brief(best, trainer.config.env.stage)
+        if (best := self._evaluator.best) is not None:
+            figures = best.brief(trainer.config.env.stage)
             self._display.line(f"best model: {paths.model} ({figures})")
 
 
 def resume_command(paths: RunPaths) -> str:
-    """The command line that goes on with a run, as it works in the current directory."""
-    script = Path(__file__).parents[2] / "progressive_mario_trainer.py"
-    words = [_python(), _relative(script), "--run-name", paths.run_name, "--resume"]
+    """The command line that goes on with a run, as it works in the current directory.
+
+    It starts the trainer in the way that this process was started: by the installed command, which
+    lies beside the others, or else by the script.
+    """
+    started = Path(sys.argv[0])
+    if started.name in _INSTALLED_COMMANDS:
+        words = [_shortest("mario-train", started.with_name("mario-train"))]
+    else:
+        script = Path(__file__).parents[2] / "progressive_mario_trainer.py"
+        words = [_shortest("python", Path(sys.executable)), _relative(script)]
+    words += ["--run-name", paths.run_name, "--resume"]
     if paths.output_dir.resolve() != Path.cwd():
         words += ["--output-dir", str(paths.output_dir)]
     return shlex.join(words)
 
 
-def _python() -> str:
-    """The interpreter as a short name if that finds the same one."""
-    found = shutil.which("python")
-    same = found is not None and Path(found).absolute() == Path(sys.executable).absolute()
-    return "python" if same else _relative(Path(sys.executable))
+def _shortest(name: str, program: Path) -> str:
+    """The name, if that finds the same program, or else its path."""
+    found = shutil.which(name)
+    same = found is not None and Path(found).absolute() == program.absolute()
+    return name if same else _relative(program)
 
 
 def _relative(path: Path) -> str:

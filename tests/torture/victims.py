@@ -14,7 +14,7 @@ import torch
 
 from mario_rl.agent.saved_model import Model
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import RunPaths
+from mario_rl.storage.paths import RunPaths
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "progressive_mario_trainer.py"

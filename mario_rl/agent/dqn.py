@@ -1,0 +1,207 @@
+"""The default learner: double Q-learning on n-step returns with a weighted quantile loss.
+
+Double DQN (van Hasselt et al. 2016), n-step targets and prioritized weights combined as in Rainbow
+(Hessel et al. 2018), gradients clipped to a norm as in the dueling paper (Wang et al. 2016). What
+is learned is the distribution of the return, by its quantiles (QR-DQN, Dabney et al. 2018).
+Deviation: the policy that is judged is an average of the weights (see `DQN`).
+"""
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mario_rl.agent.learner import LearnerState, Update
+from mario_rl.agent.network import DuelingNetwork, to_tensor
+from mario_rl.config import LearnerConfig
+from mario_rl.registry import LOSSES
+from mario_rl.replay.prioritized import Batch
+
+_AVERAGE_POWER = 7  # an average of the weights reaches back over an eighth of the updates
+
+
+@dataclass(frozen=True)
+class TensorBatch:
+    """A batch on the learner's device."""
+
+    obs: torch.Tensor  # uint8 [B, 4, 84, 84]
+    actions: torch.Tensor  # int64 [B]
+    returns: torch.Tensor  # float32 [B], sum of up to n discounted rewards
+    discounts: torch.Tensor  # float32 [B], of the value of `next_obs`; 0 at a terminal state
+    next_obs: torch.Tensor  # uint8 [B, 4, 84, 84]
+    is_weights: torch.Tensor  # float32 [B]
+
+
+# (batch, online network, target network) -> td_target, float32 [B, num_quantiles]
+TDTarget = Callable[[TensorBatch, DuelingNetwork, DuelingNetwork], torch.Tensor]
+
+
+def double_q_target(
+    batch: TensorBatch, online_net: DuelingNetwork, target_net: DuelingNetwork
+) -> torch.Tensor:
+    """td_target = R + discount * Z_target(s', argmax over a of Q_online(s', a)), where Z are the
+    quantiles and Q their mean, float32 [B, num_quantiles]."""
+    next_actions = online_net(batch.next_obs).mean(dim=2).argmax(dim=1)
+    next_quantiles = of_actions(target_net(batch.next_obs), next_actions)
+    return batch.returns[:, None] + batch.discounts[:, None] * next_quantiles
+
+
+def of_actions(quantiles: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """Of quantiles [B, num_actions, num_quantiles] those of the actions, int64 [B]."""
+    return quantiles[torch.arange(len(actions), device=actions.device), actions]
+
+
+class DQN:
+    """The `Learner`.
+
+    `average_net` is the average of the online network's weights after each update n, in proportion
+    to n (n + 1) ... (n + 6): about the mean over the last eighth of all updates (polynomial-decay
+    averaging, Shamir & Zhang 2013). An update changes many decisions that are nearly ties; the
+    average changes few.
+    """
+
+    def __init__(
+        self,
+        network: DuelingNetwork,
+        config: LearnerConfig,
+        td_target: TDTarget = double_q_target,
+    ) -> None:
+        self.device = next(network.parameters()).device
+        self._max_grad_norm = config.max_grad_norm
+        self._kappa = config.reward_scale
+        self._loss = LOSSES.get(config.loss)
+        self._td_target = td_target
+        self.online_net = network
+        self.target_net = copy.deepcopy(network).requires_grad_(False)
+        self.acting_net = copy.deepcopy(self.target_net)
+        self.average_net = copy.deepcopy(self.target_net)
+        self._averaged_updates = 0
+        self._optimizer = torch.optim.Adam(
+            self.online_net.parameters(), lr=config.learning_rate, fused=True
+        )
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._under_way: Future[Update] | None = None
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        assert self._under_way is None
+        self._optimizer.param_groups[0]["lr"] = learning_rate
+
+    def begin_update(self, batch: Batch) -> None:
+        assert self._under_way is None
+        self._under_way = self._thread.submit(self.update, batch)
+
+    def fetch_update(self) -> Update | None:
+        if self._under_way is None:
+            return None
+        update = self._under_way.result()
+        self._under_way = None
+        _copy_weights(self.online_net, self.acting_net)
+        return update
+
+    def wait(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+
+    def update(self, batch: Batch) -> Update:
+        """One step of gradient descent on the batch."""
+        tensors = self._tensors(batch)
+        with torch.no_grad():
+            td_target = self._td_target(tensors, self.online_net, self.target_net)
+        quantiles = of_actions(self.online_net(tensors.obs), tensors.actions)
+        loss = (tensors.is_weights * self._loss(quantiles, td_target, self._kappa)).mean()
+
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        grad_norm = torch.nn.utils.clip_grad_norm_(
+            self.online_net.parameters(), self._max_grad_norm
+        )
+        self._optimizer.step()
+        self._average()
+        td_errors = (td_target - quantiles.detach()).mean(dim=1).cpu().numpy()
+        return Update(
+            batch.slots,
+            batch.drawn_at,
+            td_errors,
+            metrics={
+                "loss": loss.item(),
+                "td_error": float(abs(td_errors).mean()),
+                "q_value": quantiles.mean().item(),
+                "grad_norm": grad_norm.item(),  # before clipping
+            },
+        )
+
+    def _tensors(self, batch: Batch) -> TensorBatch:
+        returns, discounts, is_weights = (
+            torch.from_numpy(array).to(self.device)
+            for array in (batch.returns, batch.discounts, batch.is_weights)
+        )
+        return TensorBatch(
+            obs=to_tensor(batch.obs, self.device),
+            actions=torch.from_numpy(batch.actions).to(self.device, torch.int64),
+            returns=returns,
+            discounts=discounts,
+            next_obs=to_tensor(batch.next_obs, self.device),
+            is_weights=is_weights,
+        )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        self._averaged_updates += 1
+        share = (_AVERAGE_POWER + 1) / (_AVERAGE_POWER + self._averaged_updates)
+        networks = self.average_net.parameters(), self.online_net.parameters()
+        for average, weight in zip(*networks, strict=True):
+            average.lerp_(weight, share)
+
+    def sync_target(self) -> None:
+        self.wait()
+        _copy_weights(self.online_net, self.target_net)
+
+    def begin_state(self) -> "Future[LearnerState]":
+        target_net = _copy_to_cpu(self.target_net.state_dict())
+        acting_net = _copy_to_cpu(self.acting_net.state_dict())
+        under_way = self._under_way
+
+        def copy_the_rest() -> LearnerState:
+            return LearnerState(
+                online_net=_copy_to_cpu(self.online_net.state_dict()),
+                target_net=target_net,
+                acting_net=acting_net,
+                average_net=_copy_to_cpu(self.average_net.state_dict()),
+                averaged_updates=self._averaged_updates,
+                optimizer=_copy_to_cpu(self._optimizer.state_dict()),
+                update=under_way.result() if under_way is not None else None,
+            )
+
+        return self._thread.submit(copy_the_rest)  # after the update under way
+
+    def load_state(self, state: LearnerState) -> None:
+        self.online_net.load_state_dict(state.online_net)
+        self.target_net.load_state_dict(state.target_net or state.online_net)
+        self.acting_net.load_state_dict(state.acting_net or state.online_net)
+        self.average_net.load_state_dict(state.average_net or state.online_net)
+        self._averaged_updates = state.averaged_updates
+        if state.optimizer is not None:
+            self._optimizer.load_state_dict(state.optimizer)
+        if state.update is not None:
+            self._under_way = Future()
+            self._under_way.set_result(state.update)
+
+
+@torch.no_grad()
+def _copy_weights(source: DuelingNetwork, target: DuelingNetwork) -> None:
+    for ours, theirs in zip(target.parameters(), source.parameters(), strict=True):
+        ours.copy_(theirs)
+
+
+def _copy_to_cpu(value: Any) -> Any:
+    """Nested dictionaries and lists with copies of their tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copy_to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy_to_cpu(item) for item in value]
+    return value

@@ -1,0 +1,73 @@
+"""Epsilon-greedy exploration: now and then a random action, held for a while.
+
+Epsilon falls linearly (Mnih et al. 2015). Each game has an epsilon of its own, a rung of a ladder
+(Horgan et al. 2018) that ends at the epsilon of evaluations. A random action is held for a number
+of decisions drawn from a Zipf distribution (epsilon-z-greedy, Dabney et al. 2021): jumping a high
+pipe takes A held for several of them. Deviation: that number is at most 32.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from mario_rl.agent.schedules import linear
+from mario_rl.config import EVALUATION_EPSILON, ExplorationConfig
+
+_ZIPF_EXPONENT = 2.0
+_MAX_HOLD_STEPS = 32
+
+
+class EpsilonGreedy:
+    """The `Exploration` of N games."""
+
+    def __init__(self, config: ExplorationConfig, seed: np.random.SeedSequence) -> None:
+        self._config = config
+        self.rng = np.random.default_rng(seed)
+        self._actions = np.zeros(config.num_envs, dtype=np.int64)
+        self._steps_left = np.zeros(config.num_envs, dtype=np.int64)  # of holding the action
+
+    def epsilon(self, env_steps: int) -> float:
+        """The probability to begin a random action, in the game where it is greatest."""
+        config = self._config
+        return linear(config.eps_start, config.eps_end, config.eps_decay, env_steps)
+
+    def epsilons(self, env_steps: int) -> np.ndarray:
+        """Of each game i, float64 [N]: epsilon ** (1 + ladder * i / (N - 1)), but at least that of
+        evaluations, or epsilon if that is less."""
+        rungs = np.linspace(0, 1, self._config.num_envs)
+        epsilon = self.epsilon(env_steps)
+        ladder = epsilon ** (1 + self._config.eps_ladder * rungs)
+        return np.maximum(ladder, min(epsilon, EVALUATION_EPSILON))
+
+    def choose(self, q_values: np.ndarray, env_steps: int, is_first: np.ndarray) -> np.ndarray:
+        """Epsilon-greedy actions, int64 [N].
+
+        Args:
+            q_values: float32 [N, num_actions].
+            is_first: bool [N], whether an episode begins; then no action is held on.
+        """
+        num_envs, num_actions = q_values.shape
+        self._steps_left[is_first] = 0
+        begins = self.rng.random(num_envs) < self.epsilons(env_steps)
+        begins &= self._steps_left == 0
+        actions = self.rng.integers(num_actions, size=num_envs)
+        steps = np.minimum(self.rng.zipf(_ZIPF_EXPONENT, num_envs), _MAX_HOLD_STEPS)
+        self._actions = np.where(begins, actions, self._actions)
+        if not self._config.hold_actions:
+            steps[:] = 1
+        self._steps_left = np.where(begins, steps, self._steps_left)
+        explores = self._steps_left > 0
+        self._steps_left -= explores
+        return np.where(explores, self._actions, q_values.argmax(axis=1))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "rng": self.rng.bit_generator.state,
+            "actions": self._actions,
+            "steps_left": self._steps_left,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.rng.bit_generator.state = state["rng"]
+        self._actions[:] = state["actions"]
+        self._steps_left[:] = state["steps_left"]

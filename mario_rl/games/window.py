@@ -1,0 +1,56 @@
+"""A window that shows the game."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+
+from mario_rl.errors import UserError
+
+SCALE = 3  # the console's pixels on today's screens
+
+
+def enlarge(frame: np.ndarray) -> np.ndarray:
+    """uint8 [240, 256, 3] -> [SCALE * 240, SCALE * 256, 3]."""
+    return cv2.resize(frame, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_NEAREST)
+
+
+class Window:
+    """See the module."""
+
+    def __init__(self, title: str, delay_s: float) -> None:
+        """
+        Args:
+            delay_s: how long each frame is shown.
+
+        Raises:
+            UserError: if there is no display.
+        """
+        # OpenCV ends the whole process when it finds no display, so let another one try first.
+        probe = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
+        if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode != 0:
+            raise UserError(
+                "there is no display to open a window on (--render); --record writes a video"
+            )
+        self._title = title
+        self._delay_ms = max(1, round(1000 * delay_s))
+        self._closed = False
+
+    def is_closed(self) -> bool:
+        """Whether the person closed the window or pressed Q or Escape."""
+        return self._closed
+
+    def show(self, frame: np.ndarray) -> None:
+        """Show one frame, uint8 [240, 256, 3] RGB; nothing once the window is closed."""
+        if self._closed:
+            return
+        cv2.imshow(self._title, enlarge(frame)[:, :, ::-1])
+        key = cv2.waitKey(self._delay_ms)
+        gone = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+        if gone or key in (ord("q"), 27):
+            self._closed = True
+            cv2.destroyAllWindows()
+
+    def close(self) -> None:
+        cv2.destroyAllWindows()

@@ -1,0 +1,63 @@
+"""Puts a run together: the only place where its parts are built."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from mario_rl.agent.learner import Learner
+from mario_rl.agent.network import build_network
+from mario_rl.config import Config
+from mario_rl.games.interface import Games
+from mario_rl.registry import BACKENDS, EXPLORATIONS, LEARNERS
+from mario_rl.replay.prioritized import PrioritizedReplay
+from mario_rl.storage.recorder import Recorder
+from mario_rl.training.rollout import Rollout
+from mario_rl.training.trainer import Trainer
+
+
+def build_games(
+    config: Config, num_envs: int, report: Callable[[str], None], num_retrying: int = 0
+) -> Games:
+    """Games of their own.
+
+    Args:
+        report: is told in one line what the user should know of them.
+        num_retrying: how many of the games, the first, make save points.
+    """
+    games: Games = BACKENDS.get(config.run.games)(config.env, num_envs, report, num_retrying)
+    return games
+
+
+def build_learner(
+    config: Config, device: torch.device, trunk_dtype: torch.dtype = torch.float32
+) -> Learner:
+    """A learner whose network has weights that the seed decides."""
+    torch.manual_seed(config.run.seed)
+    network = build_network(config, trunk_dtype).to(device)
+    learner: Learner = LEARNERS.get(config.learner.learner)(network, config.learner)
+    return learner
+
+
+def build_trainer(
+    config: Config,
+    learner: Learner,
+    games: Games,
+    recorder: Recorder,
+    frames_device: torch.device | None = None,
+) -> Trainer:
+    """A trainer at the beginning of a run.
+
+    Args:
+        frames_device: where the replay keeps its frames; None is main memory.
+    """
+    exploration_seed, sample_seed = np.random.SeedSequence(config.run.seed).spawn(2)
+    scheme = EXPLORATIONS.get(config.exploration.exploration)
+    return Trainer(
+        config,
+        learner,
+        PrioritizedReplay(config.replay, config.exploration.num_envs, frames_device),
+        Rollout(games, scheme(config.exploration, exploration_seed)),
+        np.random.default_rng(sample_seed),
+        recorder,
+    )
