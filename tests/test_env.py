@@ -16,7 +16,7 @@ from mario_rl.games.emulator import CLASSIC
 from mario_rl.games.interface import CLEAR, DEATH, FRAME_SKIP, RUNNING, STALL
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.games.rewards import CLEAR_REWARD, PROGRESS_REWARD_PER_PX, STEP_REWARD
-from mario_rl.registry import REWARDS, VIEWS
+from mario_rl.registry import VIEWS
 
 DATA = Path(__file__).parent / "data"
 NOOP, RIGHT, RIGHT_A, RIGHT_B, RIGHT_A_B, A, LEFT = range(7)
@@ -173,55 +173,6 @@ def test_reward_pays_for_new_furthest_x_only(game):
         assert status.max_x == furthest
         assert reward == pytest.approx(STEP_REWARD + PROGRESS_REWARD_PER_PX * progress)
     assert went_back
-
-
-class Coins:
-    """A reward from outside the package."""
-
-    def __init__(self, config):
-        self._death_penalty = config.death_penalty
-
-    def __call__(self, decision):
-        coins = decision.after.coins - decision.before.coins
-        points = decision.after.game_score - decision.before.game_score
-        return coins + points / 1000 - self._death_penalty * decision.dies
-
-
-def test_a_reward_from_outside(clearing_actions, monkeypatch):
-    monkeypatch.setattr(REWARDS, "_parts", dict(REWARDS._parts))
-    REWARDS.add("coins", Coins)
-    game = MarioGame(EnvConfig(stage="1-1", reward="coins", death_penalty=3.0))
-    game.reset()
-    rewards = [game.step(action)[1] for action in clearing_actions[:221]]
-    assert sum(rewards) == pytest.approx(1 + 0.5) and np.count_nonzero(rewards) == 4
-    terminated = False
-    while not terminated:
-        _, reward, terminated, _, _ = game.step(RIGHT)
-    assert reward == -3
-    game.close()
-
-
-class Sky:
-    """A view from outside the package: the highest of the pixels."""
-
-    button_rows = 20
-
-    def crop(self, pixels, memory):
-        return pixels[:84, :84]
-
-
-def test_a_view_from_outside(monkeypatch):
-    monkeypatch.setattr(VIEWS, "_parts", dict(VIEWS._parts))
-    VIEWS.add("sky", Sky)
-    game = MarioGame(EnvConfig(stage="1-1", view="sky", pixels="grey"))
-    game.reset()
-    frame, *_ = game.step(RIGHT_A)
-    assert (frame[:20, :42] == 255).all() and not frame[:20, 42:].any()
-    import cv2
-
-    sky = cv2.cvtColor(game.screen(), cv2.COLOR_RGB2GRAY)[:84, :84]
-    assert np.array_equal(frame[60:], sky[60:])
-    game.close()
 
 
 @pytest.mark.parametrize("penalty", [0.0, 7.5])
