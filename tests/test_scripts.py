@@ -19,11 +19,13 @@ import torch
 from matplotlib.image import imread
 from scripts import call
 
-from mario_rl.agent.saved_model import Model
+from mario_rl.agent.saved_model import SavedModel
 from mario_rl.cli import run_script
 from mario_rl.games.workers import WorkerGames
 from mario_rl.reports import playback
-from mario_rl.storage.checkpoint import CheckpointStore
+from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
+from mario_rl.storage.plain import to_plain
+from mario_rl.training.state import RunState
 
 ROOT = Path(__file__).parent.parent
 TRAIN = "progressive_mario_trainer.py"
@@ -51,6 +53,11 @@ def error_of(folder, script, *flags):
     code, _, errors = call(script, list(map(str, flags)), folder)
     assert code == 2 and len(errors.strip().splitlines()) == 1, errors
     return errors
+
+
+def checkpoint_of(folder, name) -> Checkpoint[RunState]:
+    """The newest of a run."""
+    return CheckpointStore(folder / "checkpoints" / name).load(RunState.from_file)
 
 
 def start(folder, *flags):
@@ -189,19 +196,19 @@ def test_continue_prints_a_command_that_works(folder, trained):
     assert "--resume" in description["sessions"][0]["command"]
     assert description["lineage"]["iteration"] == 2
     (parent,) = description["lineage"]["parents"]
-    updates = Model.load(folder / f"models/{parent['run_name']}.pth").evaluation["updates"]
-    state = CheckpointStore(folder / "checkpoints/second").load().state
-    new_updates = state["progress"]["counters"]["updates"]
+    updates = SavedModel.load(folder / f"models/{parent['run_name']}.pth").evaluation.updates
+    state = checkpoint_of(folder, "second").state
+    new_updates = state.progress.trainer.updates
     assert updates > 0 < new_updates
-    assert state["learner"]["averaged_updates"] == updates + new_updates
-    second = Model.load(folder / "models/second.pth")
-    assert second.averaged_updates == updates + second.evaluation["updates"]
+    assert state.learner.averaged_updates == updates + new_updates
+    second = SavedModel.load(folder / "models/second.pth")
+    assert second.averaged_updates == updates + second.evaluation.updates
     words = ["--model-path", "models/second.pth", "--reset-optimizer", "--num-episodes", "2"]
     _, output, _ = call("continue_training.py", [*words, "--start"], folder)
     assert "optimizer reset" in output and "best model: models/second-iter3.pth" in output
-    state = CheckpointStore(folder / "checkpoints/second-iter3").load().state
-    new_updates = state["progress"]["counters"]["updates"]
-    assert state["learner"]["averaged_updates"] == second.averaged_updates + new_updates
+    state = checkpoint_of(folder, "second-iter3").state
+    new_updates = state.progress.trainer.updates
+    assert state.learner.averaged_updates == second.averaged_updates + new_updates
     description = json.loads((folder / "stats/second-iter3/run.json").read_text())
     assert [parent["iteration"] for parent in description["lineage"]["parents"]] == [1, 2]
 
@@ -211,35 +218,33 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
     words = [*flags, "third", "--num-episodes", "2"]
     _, output, _ = call("continue_training.py", words, folder)
     assert "replay of 'first'" in output
-    before, after = (
-        CheckpointStore(folder / "checkpoints" / name).load() for name in ("first", "third")
-    )
-    expected = before.state["progress"]["replay"]
+    before, after = checkpoint_of(folder, "first"), checkpoint_of(folder, "third")
+    expected = vars(before.state.progress.trainer.replay)
     for name, value in expected.items():
-        assert np.array_equal(after.state["replay"][name], value), name
+        assert np.array_equal(getattr(after.state.replay, name), value), name
     frames = [np.concatenate([block for _, block in c.frames]) for c in (before, after)]
     assert np.array_equal(*frames) and frames[0].any()
 
     # From a run that has no other replay than this.
-    third = replace(Model.load(folder / "models/first.pth"), run_name="third")
+    third = replace(SavedModel.load(folder / "models/first.pth"), run_name="third")
     third.save(tmp_path / "third.pth")
     words = ["--model-path", str(tmp_path / "third.pth"), "--run-name", "heir"]
     _, output, _ = call("continue_training.py", words, folder)
     assert "replay of 'third'" in output
-    inherited = CheckpointStore(folder / "checkpoints" / "heir").load().state["replay"]
-    assert all(np.array_equal(inherited[name], value) for name, value in expected.items())
+    inherited = checkpoint_of(folder, "heir").state.replay
+    assert all(np.array_equal(getattr(inherited, name), value) for name, value in expected.items())
 
     run(folder, TRAIN, "--run-name", "third", "--resume")
-    progress = CheckpointStore(folder / "checkpoints" / "third").load().state["progress"]
-    new_rows = progress["replay"]["rows_written"] - expected["rows_written"]
-    assert progress["counters"]["env_steps"] / 2 <= new_rows < expected["rows_written"]
+    progress = checkpoint_of(folder, "third").state.progress
+    new_rows = progress.trainer.replay.rows_written - expected["rows_written"]
+    assert progress.trainer.env_steps / 2 <= new_rows < expected["rows_written"]
 
     _, output, _ = call("continue_training.py", [*flags, "fourth", "--gamma", "0.5"], folder)
     assert "replay empty: --gamma was 0.97, and is 0.5" in output
     _, output, _ = call("continue_training.py", [*flags, "elsewhere", "--stage", "1-2"], folder)
     assert "replay empty: --stage was 1-1, and is 1-2" in output
     averaged = [
-        CheckpointStore(folder / "checkpoints" / name).load().state["learner"]["averaged_updates"]
+        checkpoint_of(folder, name).state.learner.averaged_updates
         for name in ("fourth", "elsewhere")
     ]
     assert averaged[0] > 0 == averaged[1]
@@ -247,7 +252,7 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
     _, output, _ = call("continue_training.py", [*flags, "fifth"], tmp_path)
     assert "replay empty: checkpoints/first holds no checkpoint" in output
     # As of a run that was stopped before its first step.
-    state = {**before.state, "progress": {"replay": {}}}
+    state = to_plain(replace(before.state, progress=None))
     CheckpointStore(tmp_path / "checkpoints" / "first").save(state, range(0), lambda _: [])
     _, output, _ = call("continue_training.py", [*flags, "sixth"], tmp_path)
     assert "replay empty: run 'first' has not played yet" in output

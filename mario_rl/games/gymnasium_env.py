@@ -13,11 +13,12 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
-from mario_rl.config import FRAME_SHAPE, FULL_GAME, MAX_NOOP_FRAMES, EnvConfig
+from mario_rl.config import FRAME_SHAPE, FULL_GAME, MAX_NOOP_FRAMES, Config, EnvConfig
 from mario_rl.games.actions import action_names
 from mario_rl.games.interface import FRAME_SKIP, FRAMES_PER_SECOND, OUTCOMES, Status
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.games.window import Window
+from mario_rl.settings import require
 
 RenderMode = Literal["human", "rgb_array"]
 
@@ -56,9 +57,11 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
             settings: action_set, view, pixels, show_buttons, reward, death_penalty, stall_steps.
 
         Raises:
-            UserError: for a setting out of range.
+            UserError: for a setting that does not exist or is out of range.
         """
-        config = EnvConfig(stage=stage, **settings)
+        names = EnvConfig.__dataclass_fields__.keys()
+        require(settings.keys() <= names, f"SuperMarioBros takes {', '.join(names)}")
+        config = Config().replaced({"stage": stage, **settings}).env
         self.action_names = action_names(config.action_set)
         self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
         shape = (frame_stack, *FRAME_SHAPE)

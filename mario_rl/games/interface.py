@@ -141,7 +141,7 @@ class Games(Protocol):
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
         """Finish it: frames, uint8 [N, 84, 84], and records, RECORD_DTYPE [N], both copies. Those
-        of an IDLE game stay as they were.
+        of an IDLE game mean nothing.
 
         Raises:
             WorkerDied: the games cannot go on.

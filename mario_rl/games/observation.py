@@ -48,7 +48,7 @@ class Observer:
         self._emulator = emulator
         self._view: View = VIEWS.get(config.view)()
         self._is_grey = config.pixels == "grey"
-        self._button_rows = self._view.button_rows if config.show_buttons else 0
+        self._shows_buttons = config.show_buttons
         self._previous: np.ndarray | None = None  # pixels of the frame before, if they count
 
     def before_last_frame(self) -> None:
@@ -64,9 +64,10 @@ class Observer:
             pixels, self._previous = np.maximum(pixels, self._previous), None
         pixels = self._view.crop(pixels, memory)
         frame = cv2.resize(pixels, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
-        left, right = np.hsplit(frame[: self._button_rows], 2)
-        left[:] = 255 if memory.holds_a else 0
-        right[:] = 255 if memory.holds_b else 0
+        if self._shows_buttons:
+            left, right = np.hsplit(frame[: self._view.button_rows], 2)
+            left[:] = 255 if memory.holds_a else 0
+            right[:] = 255 if memory.holds_b else 0
         return frame
 
 

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mario_rl.agent.saved_model import Model
+from mario_rl.agent.saved_model import SavedModel
 from mario_rl.errors import UserError
-from mario_rl.reports.comparison import read_run
+from mario_rl.reports.recorded_runs import read_run
 from mario_rl.storage.checkpoint import CheckpointStore
+from mario_rl.storage.plain import to_plain
+from mario_rl.training.state import RunState
 from torture.victims import Run, digest
 
 LIMIT_S = 60  # an endless loop ends with an error
@@ -41,10 +43,10 @@ def readers(run: Run) -> dict[Path, Callable[[], Any]]:
     """The files of a run, each with what reads it; a reader returns what can be compared."""
 
     def model() -> Any:
-        return digest(vars(Model.load(run.paths.model)))
+        return digest(vars(SavedModel.load(run.paths.model)))
 
     def statistics() -> Any:
-        read = read_run(run.paths)
+        read = read_run(run.paths.run_name, run.paths.output_dir)
         tables = [frame.to_csv() for frame in (read.episodes, read.updates, read.evaluations)]
         return digest([read.iteration, read.ancestors, read.config, tables])
 
@@ -60,8 +62,8 @@ def readers(run: Run) -> dict[Path, Callable[[], Any]]:
 
 
 def _checkpoint(run: Run) -> str:
-    loaded = CheckpointStore(run.paths.checkpoints).load()
-    return digest([loaded.state, loaded.frames])
+    loaded = CheckpointStore(run.paths.checkpoints).load(RunState.from_file)
+    return digest([to_plain(loaded.state), loaded.frames])
 
 
 def torture(run: Run, damages: int, rng: random.Random) -> Counter[str]:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mario_rl.agent.saved_model import Model
+from mario_rl.agent.saved_model import SavedModel
 from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.plain import to_plain
+from mario_rl.training.state import RunState
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "progressive_mario_trainer.py"
@@ -84,20 +87,24 @@ class Run:
 
     def outcome(self) -> dict[str, str]:
         """A hash of each thing that the run has come to, but for the clock."""
-        checkpoint = CheckpointStore(self.paths.checkpoints).load()
-        progress = checkpoint.state["progress"]
+        checkpoint = CheckpointStore(self.paths.checkpoints).load(RunState.from_file)
+        config = checkpoint.state.config
+        state = to_plain(checkpoint.state)
+        progress = state["progress"]
         frames = np.concatenate([block for _, block in checkpoint.frames])
-        rows = progress["replay"]["rows_written"] - checkpoint.frames[0][0]
-        config = checkpoint.state["config"]
-        kept = config["replay"]["replay_capacity"] // config["exploration"]["num_envs"]
-        del progress["hours"], progress["records"]
-        without_clock(progress["counters"]["best_evaluation"])
-        model = Model.load(self.paths.model)
-        evaluation = dict(model.evaluation)
+        rows = progress["trainer"]["replay"]["rows_written"] - checkpoint.frames[0][0]
+        kept = config.replay.replay_capacity // config.exploration.num_envs
+        del progress["records"]
+        without_clock(progress["trainer"])
+        without_clock(progress["evaluator"]["best"])
+        model = SavedModel.load(self.paths.model)
+        evaluation = asdict(model.evaluation)
         without_clock(evaluation)
         return {
-            "networks and optimizer": digest(checkpoint.state["learner"]),
-            "replay": digest([progress.pop("replay"), frames[rows - min(rows, kept) : rows]]),
+            "networks and optimizer": digest(state["learner"]),
+            "replay": digest(
+                [progress["trainer"].pop("replay"), frames[rows - min(rows, kept) : rows]]
+            ),
             "progress": digest(progress),
             "model": digest([model.weights, model.optimizer, evaluation]),
             **{path.name: digest(table(path)) for path in self._tables()},
