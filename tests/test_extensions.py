@@ -56,8 +56,8 @@ def test_every_line_of_the_registry_leads_to_a_part():
 
 def test_the_page_shows_the_files_as_they_are():
     page = (ROOT / "docs" / "extending.md").read_text()
-    shown = re.findall(r"^\[(examples/extensions/\w+\.py)\]\([^)\n]*\)\n\n```python\n(.*?)```", page,
-                       re.MULTILINE | re.DOTALL)  # fmt: skip
+    pattern = r"^\[(examples/extensions/\w+\.py)\]\([^)\n]*\)\n\n```python\n(.*?)```"
+    shown = re.findall(pattern, page, re.MULTILINE | re.DOTALL)
     assert {name for name, _ in shown} == {
         str(path.relative_to(ROOT)) for path in (ROOT / "examples/extensions").glob("*.py")
     }
