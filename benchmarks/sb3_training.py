@@ -101,7 +101,7 @@ class _DuelingNetwork(QNetwork):
         super().__init__(**kwargs)
         self._value = nn.Sequential(nn.Linear(self.features_dim, 512), nn.ReLU(), nn.Linear(512, 1))
 
-    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         features = self.extract_features(obs, self.features_extractor)
         advantage = self.q_net(features)
         q_values: torch.Tensor = (

@@ -7,6 +7,7 @@ from mario_rl.evaluation.figures import Evaluation, most_stages_cleared, summari
 from mario_rl.evaluation.play import play_episodes
 from mario_rl.games.interface import Episode, Games
 from mario_rl.storage.records import EVALUATIONS
+from mario_rl.training.budget import budget_spent
 from mario_rl.training.trainer import Trainer
 
 _CONFIRMATION = 4  # times as many games are played again by a policy that may be the best
@@ -38,7 +39,7 @@ class Evaluator:
         trainer = self._trainer
         interval = trainer.config.evaluation.eval_interval
         return trainer.env_steps // interval > self.evaluated_at // interval or (
-            trainer.budget_spent >= 1 and trainer.env_steps > self.evaluated_at
+            budget_spent(trainer) >= 1 and trainer.env_steps > self.evaluated_at
         )
 
     def evaluate(self, games: Games, should_stop: Callable[[], bool]) -> Evaluation | None:

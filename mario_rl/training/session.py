@@ -22,6 +22,7 @@ from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import to_plain
 from mario_rl.training.assembly import build_games
+from mario_rl.training.budget import budget_spent
 from mario_rl.training.display import Display, Status
 from mario_rl.training.evaluator import Evaluator
 from mario_rl.training.state import Progress
@@ -80,7 +81,7 @@ class Session:
             save = new_model or self._checkpoint_due()
             if save:
                 self._save()
-            if self._stop_requested() or trainer.budget_spent >= 1:
+            if self._stop_requested() or budget_spent(trainer) >= 1:
                 break
             self._before_step()
             trainer.step()
@@ -184,12 +185,12 @@ class Session:
             best=best.cleared(trainer.config.env.stage) if best else "-",
             memory_bytes=resident_memory_bytes(),
             gpu_bytes=gpu_memory(trainer.learner.device)[0],
-            budget_spent=trainer.budget_spent,
+            budget_spent=budget_spent(trainer),
         )
 
     def _say_farewell(self) -> None:
         trainer, paths = self._trainer, self._paths
-        if trainer.budget_spent < 1 or self._evaluator.due:
+        if budget_spent(trainer) < 1 or self._evaluator.due:
             self._display.line(f"stopped and saved; go on with: {resume_command(paths)}")
             return
         self._display.line(

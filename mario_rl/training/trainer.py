@@ -97,17 +97,6 @@ class Trainer:
     def importance_exponent(self) -> float:
         return importance_exponent(self.config.replay, self.env_steps)
 
-    @property
-    def budget_spent(self) -> float:
-        """The share of the budget that is used up; 1 or more when the run is over."""
-        run = self.config.run
-        shares = [self.episodes / run.num_episodes]
-        if run.max_steps is not None:
-            shares.append(self.env_steps / run.max_steps)
-        if run.max_hours is not None:
-            shares.append(self.hours / run.max_hours)
-        return max(shares)
-
     def step(self) -> None:
         """One decision in every game, and the updates that fall due with it."""
         before = self.env_steps
