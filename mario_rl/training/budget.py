@@ -4,8 +4,8 @@ from mario_rl.training.trainer import Trainer
 
 
 def budget_spent(trainer: Trainer) -> float:
-    """The share of the budget that is used up: of the part that is used up first. 1 or more when
-    the run is over."""
+    """The used share of the budget: of its episodes, steps or hours, whichever is largest. 1 or
+    more when the run is over."""
     run = trainer.config.run
     shares = [trainer.episodes / run.num_episodes]
     if run.max_steps is not None:
