@@ -18,7 +18,7 @@ def parse_flags() -> Namespace:
         "--x",
         choices=("episodes", "steps", "hours"),
         default="steps",
-        help="what the curves are drawn over (default: steps, the decisions of the agent)",
+        help="the x axis of the curves (default: steps, the decisions of the agent)",
     )
     parser.add_argument(
         "--group",
@@ -30,7 +30,7 @@ def parse_flags() -> Namespace:
         "--format",
         choices=("png", "svg", "pdf"),
         default="png",
-        help="of the figure (default: png)",
+        help="file format of the figure (default: png)",
     )
     parser.add_argument(
         "--output-dir",

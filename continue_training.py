@@ -1,7 +1,7 @@
 """Prepare the next iteration of training from the best model of the earlier runs.
 
-The new run keeps the model's settings, with three exceptions: epsilon starts at 0.1 or lower, the
-learning rate stays where it was when the model was saved, and flags given here come first.
+The new run keeps the model's settings, but epsilon starts at 0.1 or lower, and the learning rate
+stays as it was when the model was saved. Flags that are given here override all of these.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ def main() -> None:
     add(
         "--iteration",
         type=number(int, "[2, 1000000]"),
-        help="number of the new iteration; models of earlier ones are candidates "
+        help="number of the new iteration; only models of earlier ones are candidates "
         "(default: one more than the chosen model's)",
     )
     add(
@@ -34,10 +34,10 @@ def main() -> None:
         help="start from this file, or from the shipped model of this name, instead of the best "
         "model of the earlier runs",
     )
-    add("--run-name", help="of the new run (default: the model's run with -iterN)")
+    add("--run-name", help="name of the new run (default: the model's run with -iterN)")
     add("--reset-optimizer", action="store_true", help="do not take over the state of Adam")
     add("--start", action="store_true", help="train at once instead of printing the command")
-    add("--output-dir", type=Path, default=Path("."), help="where models/ and the rest lie")
+    add("--output-dir", type=Path, default=Path("."), help="where models/ and the others lie")
     add_config_flags(parser, show_defaults=False)
     args = parser.parse_args()
 

@@ -36,9 +36,9 @@ def main() -> None:
     ):
         text += f" (default: {MEASURE[flag]}; {WATCH[flag]} for one game with --render or --record)"
         add(f"--{flag}", type=number(kind, interval), default=argparse.SUPPRESS, help=text)
-    add("--max-steps", type=number(int, "[1, inf)"), help="cut games off after so many decisions")
+    add("--max-steps", type=number(int, "[1, inf)"), help="end games after this many decisions")
     seeds = number(int, "[0, 4294967295]")
-    add("--seed", type=seeds, default=0, help="of random actions and waits (default: 0)")
+    add("--seed", type=seeds, default=0, help="seed of random actions and waits (default: 0)")
     delays = number(float, "[0, 60]")
     add("--delay", type=delays, default=1 / 60, help="seconds between frames (default: 1/60)")
     add("--output-dir", type=Path, default=Path("."), help="where videos/ lies (default: here)")

@@ -11,13 +11,13 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--run-name", required=True, help="the run to draw")
     parser.add_argument(
-        "--format", choices=("png", "svg", "pdf"), default="png", help="of the file (default: png)"
+        "--format", choices=("png", "svg", "pdf"), default="png", help="file format (default: png)"
     )
-    parser.add_argument("--show", action="store_true", help="then show it in a window")
+    parser.add_argument("--show", action="store_true", help="also show it in a window")
     parser.add_argument(
         "--live",
         action="store_true",
-        help="then show it in a window that follows the run, until it is closed or Ctrl-C",
+        help="also show it in a window that follows the run, until it is closed or Ctrl-C",
     )
     parser.add_argument(
         "--output-dir",

@@ -41,7 +41,7 @@ def _loop(turns: Turns) -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         trainer = new_trainer(CONFIG, Path(directory))
-        # One after the other, but for `update`, which runs beside them.
+        # One after the other, except `update`, which runs beside them.
         timed(trainer.replay.ring, "stacks")
         timed(trainer.learner.acting_net, "q_values")
         timed(trainer.rollout.exploration, "choose")

@@ -26,11 +26,11 @@ from benchmarks.harness import Turns
 from benchmarks.stock_wrappers import NUM_ACTIONS, SIZE, STACK, Grey84, MaxAndSkip, joypad_env
 from mario_rl.config import Config
 
-_ENDLESS = 10_000_000  # env steps: rounds go on for as long as they are asked for
+_ENDLESS = 10_000_000  # env steps: rounds continue as long as they are asked for
 
 
 def train(config: Config, steps: int, turns: Turns) -> None:
-    """Play rounds of so many env steps, the first when learning has begun."""
+    """Play rounds of this many env steps, the first when learning has begun."""
     envs = make_vec_env(_Game, config.exploration.num_envs, vec_env_cls=SubprocVecEnv)
     steps_per_update = config.learner.batch_size / config.learner.replay_ratio
     model = DQN(
@@ -101,7 +101,7 @@ class _DuelingNetwork(QNetwork):
         super().__init__(**kwargs)
         self._value = nn.Sequential(nn.Linear(self.features_dim, 512), nn.ReLU(), nn.Linear(512, 1))
 
-    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         features = self.extract_features(obs, self.features_extractor)
         advantage = self.q_net(features)
         q_values: torch.Tensor = (
@@ -120,7 +120,7 @@ class _DuelingPolicy(DQNPolicy):
 
 
 class _Rounds(BaseCallback):
-    """Ends a round after so many env steps, and blocks until the next."""
+    """Ends a round after a number of env steps, and blocks until the next."""
 
     def __init__(self, learning_starts: int, steps: int, turns: Turns) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ def envs_table() -> None:
 
 @functools.cache
 def actors_per_s(cores: int) -> float:
-    """Decisions/s of 8 games on so many cores, with nothing else to do."""
+    """Decisions/s of 8 games on a number of cores, with nothing else to do."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, set(sorted(allowed)[:cores]))
     games = WorkerGames(CONFIG.env, 8, print)

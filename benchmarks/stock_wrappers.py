@@ -1,6 +1,6 @@
 """Super Mario Bros. as it is usually wrapped, with OpenAI baselines' work for each step.
 
-Written anew for both stacks of emulator packages. The wrappers are plain classes, which costs a
+Written for both stacks of emulator packages. The wrappers are plain classes, which costs a
 little less than deriving them from gym's.
 """
 

@@ -60,7 +60,7 @@ def train(trainer: Trainer, steps: int) -> dict[str, Any]:
     started = time.perf_counter()
     while trainer.env_steps < env_steps + steps:
         trainer.step()
-    trainer.learner.wait()  # nothing may go on while the other contender plays
+    trainer.learner.wait()  # nothing may run while the other contender plays
     return {
         "seconds": time.perf_counter() - started,
         "work": trainer.env_steps - env_steps,

@@ -3,6 +3,7 @@
 python -m docs.make_flags
 """
 
+import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import Field, fields
@@ -39,7 +40,7 @@ def _row(item: Field[Any]) -> str:
         f"`{flag_of(item.name)}`",
         _number(item.default),
         _values(item),
-        item.metadata["help"].replace("*", r"\*"),
+        re.sub(r"(--[a-z-]+)", r"`\1`", item.metadata["help"]).replace("*", r"\*"),
         KEPT_BY[item.metadata["binds"]],
     ]
     return f"| {' | '.join(cells)} |"
@@ -48,7 +49,7 @@ def _row(item: Field[Any]) -> str:
 def _values(item: Field[Any]) -> str:
     """The allowed values in words, and their unit."""
     if value_type(item) is bool:
-        return f"yes, no (`{flag_of('no_' + item.name)}`)"
+        return "yes or no"
     if choices := choices_of(item):
         *others, last = choices
         if choices[1:] == STAGES:
@@ -59,15 +60,14 @@ def _values(item: Field[Any]) -> str:
 
 
 def _range(interval: str) -> str:
-    """`(0, 1]` -> `more than 0, at most 1`."""
+    """`(0, 1]` -> `above 0 to 1`."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
+    start = _number(low) if interval[0] == "[" else f"above {_number(low)}"
     if high == float("inf"):
-        return f"{_number(low)} or more" if interval[0] == "[" else f"more than {_number(low)}"
-    if interval[0] == "[" and interval[-1] == "]":
-        return f"{_number(low)} to {_number(high)}"
-    above = "at least" if interval[0] == "[" else "more than"
-    below = "at most" if interval[-1] == "]" else "less than"
-    return f"{above} {_number(low)}, {below} {_number(high)}"
+        return f"{start} or more" if interval[0] == "[" else start
+    if interval[-1] == ")":
+        return f"{start} to below {_number(high)}"
+    return f"{start} to {_number(high)}"
 
 
 def _number(value: object) -> str:

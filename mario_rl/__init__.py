@@ -33,8 +33,8 @@ __all__ = [
     "Policy", "RecordedRun", "SuperMarioBros", "UserError", "load", "make_env", "read_run", "train",
 ]  # fmt: skip
 
-# The names are those of gym-super-mario-bros, which registers its own where it uses Gymnasium:
-# of two packages that are imported, the last has the names.
+# The names are those of gym-super-mario-bros, which also registers them in Gymnasium on Python
+# 3.13. If both packages are imported, the last one has the names.
 for _stage in (FULL_GAME, *STAGES):
     _name = "SuperMarioBros-v0" if _stage == FULL_GAME else f"SuperMarioBros-{_stage}-v0"
     gymnasium.registry.pop(_name, None)

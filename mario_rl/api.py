@@ -36,7 +36,7 @@ def train(
         settings: the flags of the script, such as stage="1-1", max_steps=100_000.
 
     Raises:
-        UserError: for a setting that does not exist or is out of range, and for everything else
-            that can be mended.
+        UserError: for a setting that does not exist or is out of range, and for every other
+            mistake that the caller can correct.
     """
     lifecycle.train(RunPaths(output_dir, run_name), settings, resume, say)

@@ -25,8 +25,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_config_flags(parser: argparse.ArgumentParser, show_defaults: bool = True) -> None:
-    """One flag for each setting of Config that has a choice, in its groups. A flag that is not
-    given is left out."""
+    """One flag for each setting of Config, in its groups. A setting that has only one choice gets
+    no flag. A flag that is not given is left out of the result."""
     for part in fields(Config):
         group_type: Any = part.default_factory
         group = parser.add_argument_group(group_type.__doc__)
@@ -76,10 +76,10 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def ending_at_ctrl_c() -> Iterator[None]:
-    """While inside, unless somebody handles it, Ctrl-C ends the process at once.
+    """Inside the block, Ctrl-C ends the process at once unless other code handles it.
 
-    A KeyboardInterrupt in the native code of PyTorch, most of all while that is imported, would
-    abort it with a stack trace.
+    A KeyboardInterrupt in PyTorch's native code, above all while PyTorch is imported, would abort
+    the process with a stack trace.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
@@ -97,7 +97,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+    except BrokenPipeError:  # the program that reads our output, such as head, has ended
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:  # a full disk, a read-only folder: the message names the file
@@ -107,6 +107,6 @@ def run_script(main: Callable[[], None]) -> NoReturn:
 
 
 def _one_line(message: str) -> str:
-    """With neither the line breaks of what the user gave nor all of its thousand characters."""
+    """The message without line breaks and cut, as it may quote anything that the user gave."""
     line = " ".join(message.splitlines())
     return line if len(line) <= 1000 else f"{line[:500]} ... {line[-500:]}"

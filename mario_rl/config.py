@@ -378,7 +378,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
-        """The inverse of `to_dict`. A missing setting is one that there was not yet.
+        """The inverse of `to_dict`. A setting that is missing did not exist yet: it gets `before`.
 
         Raises:
             UserError: for a setting that this version does not know, or a bad value.

@@ -1,4 +1,4 @@
-"""How the library speaks to the user: nothing else in it prints."""
+"""Lines for the user. No other module prints."""
 
 import sys
 
@@ -7,7 +7,7 @@ def say(text: str) -> None:
     """A line of the result, on stdout.
 
     Raises:
-        BrokenPipeError: if the reader, such as head, has gone.
+        BrokenPipeError: if the program that reads the output, such as head, has ended.
     """
     print(text, flush=True)
 

@@ -1,4 +1,4 @@
-"""Where the networks live, with what precision, and how much of the machine they may take."""
+"""The device of the networks, their precision, and how much of the machine they may use."""
 
 import os
 
@@ -11,7 +11,7 @@ _NETWORKS_BYTES = 2 << 30  # networks, optimizer, activations and what CUDA itse
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called auto, cpu, cuda or mps; auto takes the first there is of cuda, mps, cpu.
+    """The device called auto, cpu, cuda or mps; auto takes the first of cuda, mps, cpu that exists.
 
     Raises:
         UserError: if this machine has no such device.
@@ -29,8 +29,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def trunk_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """What the convolutions compute in: auto, float32 or bfloat16; auto takes bfloat16 where the
-    hardware is faster in it."""
+    """The precision of the convolutions, given as auto, float32 or bfloat16; auto takes bfloat16
+    if the hardware is faster in it."""
     fast = (
         cpu_has_fast_bfloat16()
         if device.type == "cpu"
@@ -42,14 +42,14 @@ def trunk_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def leave_cores_to_the_games() -> None:
-    """Let PyTorch use half the cores: on CPUs an update costs about what its games cost, and more
-    threads than cores wait for each other."""
+    """Let PyTorch use half the cores. On a CPU an update costs about as much as its games, and
+    with more threads than cores they would wait for each other."""
     torch.set_num_threads(max(1, min(torch.get_num_threads(), available_cores() // 2)))
 
 
 def make_deterministic() -> None:
-    """Let PyTorch choose among a GPU's kernels those that compute the same bits every time; must
-    come before the first of them runs.
+    """Make PyTorch use GPU kernels that compute the same bits every time. Call this before the
+    first kernel runs.
 
     An operation that has no such kernel raises RuntimeError.
     """
@@ -58,8 +58,8 @@ def make_deterministic() -> None:
 
 
 def frames_device(device: torch.device, fraction: float, replay_bytes: int) -> torch.device | None:
-    """Where the replay's frames go: to the GPU if they fit beside the networks; None is main
-    memory."""
+    """The device for the replay's frames: the GPU if they fit there beside the networks. None is
+    main memory."""
     if device.type != "cuda":
         return None
     allowed = fraction * torch.cuda.get_device_properties(device).total_memory
@@ -84,12 +84,12 @@ def limit_memory(device: torch.device, fraction: float) -> str:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether the device's memory limit is reached. MPS has no exception type for that."""
+    """Whether the device's memory limit is reached. MPS has no exception type of its own for it."""
     return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
 
 
 def out_of_memory() -> UserError:
-    """What to say then."""
+    """The error that tells the user so."""
     return UserError(
         "the GPU's memory limit is reached: lower --batch-size, raise --gpu-memory-fraction, or "
         "free the GPU of other programs"

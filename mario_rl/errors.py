@@ -9,7 +9,7 @@ class UserError(Exception):
 
 
 class DamagedFile(UserError):
-    """A file whose content is not what was written. An older one may serve instead."""
+    """A file whose content is not what was written. The caller may use an older one."""
 
 
 class WorkerDied(UserError):

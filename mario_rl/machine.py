@@ -14,11 +14,11 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory_bytes() -> int:
-    """Memory that can still be taken, by this machine's and by its container's measure."""
+    """Free memory: of this machine, or of its container if that has less."""
     available: int = psutil.virtual_memory().available
     limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
     if limit.exists() and (text := limit.read_text().strip()) != "max":
-        # Files that the system keeps in memory count as used there, but give way.
+        # Files that the system caches count as used there, but are dropped when memory is needed.
         stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
         cached = int(stat["active_file"]) + int(stat["inactive_file"])
         available = min(available, int(text) - int(used.read_text()) + cached)
@@ -42,10 +42,10 @@ def available_cores() -> int:
 
 
 def cpu_has_fast_bfloat16() -> bool:
-    """Whether the processor multiplies faster in bfloat16 than in float32; False where the system
-    does not tell.
+    """Whether the processor multiplies faster in bfloat16 than in float32; False if the system
+    does not say.
 
-    Intel's AVX512-BF16 alone does not (docs/performance.md); its AMX does.
+    Intel's processors do with AMX, but not with AVX512-BF16 alone (docs/performance.md).
     """
     flags = set(_cpuinfo("flags").split()) | set(_cpuinfo("Features").split())
     if _cpuinfo("vendor_id") == "GenuineIntel":

@@ -28,12 +28,12 @@ class Registry:
         """Add a part from outside the package.
 
         Call it at the top level of your script, not under `if __name__ == "__main__"`: the worker
-        processes import the script, and have to know the part as well.
+        processes import the script, and need the part as well.
         """
         self._parts[name] = part
 
     def get(self, name: str) -> Any:
-        """The part of that name, which has been checked to be one of `names`."""
+        """The part of that name, which must be one of `names`."""
         part = self._parts[name]
         if isinstance(part, str):
             module, _, attribute = part.partition(":")

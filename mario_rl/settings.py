@@ -31,7 +31,7 @@ def setting(
     Args:
         binds: what depends on its value.
         interval: the allowed values, as in mathematics: "(0, 1]" or "[1, inf)".
-        before: what stands for runs from before this setting existed, if not the default.
+        before: the value in runs from before this setting existed, if not the default.
     """
     metadata = {
         "help": help,

@@ -10,7 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # The tier of whole modules and of single tests. The others are quick.
 TIERS = {
     "emulator": {
-        "test_actors",
+        "test_games",
         "test_api",
         "test_env",
         "test_install::test_installed_commands_play_and_train",

@@ -22,6 +22,7 @@ from scripts import call
 from mario_rl.agent.saved_model import SavedModel
 from mario_rl.cli import run_script
 from mario_rl.games.workers import WorkerGames
+from mario_rl.registry import BACKENDS
 from mario_rl.reports import playback
 from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
 from mario_rl.storage.plain import to_plain
@@ -338,7 +339,7 @@ def test_a_worker_that_dies_does_not_spoil_the_json(folder, trained, monkeypatch
 
     words = ["--model-path", "models/first.pth", "--json", "--episodes", "1", "--max-steps", "3"]
     expected = call("eval_mario.py", words, folder)[1]
-    monkeypatch.setattr(playback, "WorkerGames", DyingGames)
+    monkeypatch.setitem(BACKENDS._parts, "workers", DyingGames)
     code, output, errors = call("eval_mario.py", words, folder)
     assert code == 0 and output == expected and "takes its games up" in errors
 

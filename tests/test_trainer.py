@@ -32,6 +32,7 @@ from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.records import EVALUATIONS, UPDATES, read_records
 from mario_rl.training import rollout
 from mario_rl.training.assembly import build_games, build_learner, build_trainer
+from mario_rl.training.budget import budget_spent
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
 from mario_rl.training.state import Progress, RunState
 
@@ -265,7 +266,7 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, inherited, stop_aft
 def test_games_go_on_from_their_save_points(tmp_path, monkeypatch):
     monkeypatch.setattr(rollout, "MAX_RETRIES", 3)
     trainer = make_trainer(SMALL.replaced({"max_steps": 3000, "eps_end": 1.0}), tmp_path, "retries")
-    while trainer.budget_spent < 1:
+    while budget_spent(trainer) < 1:
         trainer.step()
     episodes = csv_without_clock(tmp_path, "retries", "episodes.csv")
     assert (episodes[episodes["env"] >= 2]["start_step"] == 0).all()
@@ -291,7 +292,7 @@ def test_budgets_and_evaluation_times(tmp_path):
     evaluator = Evaluator(trainer, EvaluatorState())
     games = SerialGames.of([Corridor()])
     evaluated_at = []
-    while trainer.budget_spent < 1 or evaluator.due:
+    while budget_spent(trainer) < 1 or evaluator.due:
         if evaluator.due:
             evaluator.evaluate(games, lambda: False)
             evaluated_at.append(trainer.env_steps)

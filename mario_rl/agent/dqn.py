@@ -3,7 +3,7 @@
 Double DQN (van Hasselt et al. 2016), n-step targets and prioritized weights combined as in Rainbow
 (Hessel et al. 2018), gradients clipped to a norm as in the dueling paper (Wang et al. 2016). What
 is learned is the distribution of the return, by its quantiles (QR-DQN, Dabney et al. 2018).
-Deviation: the policy that is judged is an average of the weights (see `DQN`).
+Deviation: the policy that is evaluated and saved has an average of the weights (see `DQN`).
 """
 
 import copy
@@ -20,7 +20,7 @@ from mario_rl.config import LearnerConfig
 from mario_rl.registry import LOSSES
 from mario_rl.replay.prioritized import Batch
 
-_AVERAGE_POWER = 7  # an average of the weights reaches back over an eighth of the updates
+_AVERAGE_POWER = 7  # the average of the weights reaches back over an eighth of the updates
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,17 @@ def double_q_target(
 
 
 def of_actions(quantiles: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-    """Of quantiles [B, num_actions, num_quantiles] those of the actions, int64 [B]."""
+    """The quantiles [B, num_quantiles] of actions, int64 [B], from those of all actions."""
     return quantiles[torch.arange(len(actions), device=actions.device), actions]
 
 
 class DQN:
     """The `Learner`.
 
-    `average_net` is the average of the online network's weights after each update n, in proportion
-    to n (n + 1) ... (n + 6): about the mean over the last eighth of all updates (polynomial-decay
-    averaging, Shamir & Zhang 2013). An update changes many decisions that are nearly ties; the
-    average changes few.
+    `average_net` is an average of the online network's weights. Those after update n count in
+    proportion to n (n + 1) ... (n + 6), so it is about the mean over the last eighth of all updates
+    (polynomial-decay averaging, Shamir & Zhang 2013). A single update changes many decisions that
+    are nearly ties; the average changes few.
     """
 
     def __init__(

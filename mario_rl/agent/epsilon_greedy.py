@@ -1,9 +1,9 @@
 """Epsilon-greedy exploration: now and then a random action, held for a while.
 
-Epsilon falls linearly (Mnih et al. 2015). Each game has an epsilon of its own, a rung of a ladder
-(Horgan et al. 2018) that ends at the epsilon of evaluations. A random action is held for a number
-of decisions drawn from a Zipf distribution (epsilon-z-greedy, Dabney et al. 2021): jumping a high
-pipe takes A held for several of them. Deviation: that number is at most 32.
+Epsilon falls linearly (Mnih et al. 2015). Each game has its own epsilon, a rung of a ladder (Horgan
+et al. 2018) that ends at the epsilon of evaluations. A random action is held for a number of
+decisions that is drawn from a Zipf distribution (epsilon-z-greedy, Dabney et al. 2021): jumping
+over a high pipe takes A held for several decisions. Deviation: that number is at most 32.
 """
 
 from typing import Any
@@ -27,13 +27,13 @@ class EpsilonGreedy:
         self._steps_left = np.zeros(config.num_envs, dtype=np.int64)  # of holding the action
 
     def epsilon(self, env_steps: int) -> float:
-        """The probability to begin a random action, in the game where it is greatest."""
+        """The probability that a random action begins, in the game that explores most."""
         config = self._config
         return linear(config.eps_start, config.eps_end, config.eps_decay, env_steps)
 
     def epsilons(self, env_steps: int) -> np.ndarray:
-        """Of each game i, float64 [N]: epsilon ** (1 + ladder * i / (N - 1)), but at least that of
-        evaluations, or epsilon if that is less."""
+        """The epsilon of each game i, float64 [N]: epsilon ** (1 + ladder * i / (N - 1)), but at
+        least that of evaluations, or epsilon if that is less."""
         rungs = np.linspace(0, 1, self._config.num_envs)
         epsilon = self.epsilon(env_steps)
         ladder = epsilon ** (1 + self._config.eps_ladder * rungs)
@@ -44,7 +44,7 @@ class EpsilonGreedy:
 
         Args:
             q_values: float32 [N, num_actions].
-            is_first: bool [N], whether an episode begins; then no action is held on.
+            is_first: bool [N], whether an episode begins; then no action is held any longer.
         """
         num_envs, num_actions = q_values.shape
         self._steps_left[is_first] = 0

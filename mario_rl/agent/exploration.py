@@ -11,13 +11,13 @@ class Exploration(Protocol):
     It is built as `Scheme(config: ExplorationConfig, seed: np.random.SeedSequence)`.
     """
 
-    rng: np.random.Generator  # of everything that is random in the training games
+    rng: np.random.Generator  # for everything random in the training games
 
     def epsilon(self, env_steps: int) -> float:
-        """How much is explored, 0 to 1: the most of all games. It is only recorded."""
+        """How much is explored, 0 to 1, in the game that explores most. It is only recorded."""
 
     def epsilons(self, env_steps: int) -> np.ndarray:
-        """The same of each game, float64 [N]."""
+        """The same for each game, float64 [N]."""
 
     def choose(self, q_values: np.ndarray, env_steps: int, is_first: np.ndarray) -> np.ndarray:
         """Actions, int64 [N].
@@ -28,7 +28,7 @@ class Exploration(Protocol):
         """
 
     def state(self) -> dict[str, Any]:
-        """All that its future depends on, but its config: arrays and plain values."""
+        """Everything that its future depends on except its config, as arrays and plain values."""
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over a state."""

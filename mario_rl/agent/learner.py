@@ -1,7 +1,7 @@
 """What every learning algorithm provides.
 
-An update runs in a thread of its own, beside the games. Meanwhile the policy acts with a copy of
-the weights from before it, so that what the games do does not depend on when the update is done.
+An update runs in its own thread, beside the games. Meanwhile the policy acts with a copy of the
+weights from before the update, so the games do not depend on when it is done.
 """
 
 from concurrent.futures import Future
@@ -19,19 +19,19 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Update:
-    """What an update brought."""
+    """The result of an update."""
 
     slots: np.ndarray  # int64 [B], of its transitions in the replay
     drawn_at: int  # rows that the replay had written when they were drawn
     td_errors: np.ndarray  # float32 [B], target - Q: the new priorities
-    metrics: dict[str, float] = field(default_factory=dict)  # "loss", and what else is recorded
+    metrics: dict[str, float] = field(default_factory=dict)  # "loss", and others to record
 
 
 @dataclass(frozen=True)
 class LearnerState:
-    """All that the future of a learner depends on, but its config, on the CPU.
+    """Everything that the future of a learner depends on except its config, on the CPU.
 
-    Only the first is needed to begin with: it then is all four networks.
+    A new run needs only `online_net`: all four networks begin with it.
     """
 
     online_net: Weights
@@ -46,8 +46,8 @@ class LearnerState:
 class Learner(Protocol):
     """Improves a network.
 
-    It is built as `Algorithm(network: DuelingNetwork, config: LearnerConfig)`, with the network on
-    the device on which it is to learn.
+    It is built as `Algorithm(network: DuelingNetwork, config: LearnerConfig)`. The device of the
+    network is the device of the learner.
     """
 
     device: torch.device
@@ -55,22 +55,22 @@ class Learner(Protocol):
     average_net: DuelingNetwork  # what is evaluated and saved as a model
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Of the updates that begin from now on. The config's is the first."""
+        """Set that of the updates that begin from now on. The first is that of the config."""
 
     def begin_update(self, batch: Batch) -> None:
-        """Start to learn from a batch. `fetch_update` must come before the next."""
+        """Start to learn from a batch. Call `fetch_update` before the next."""
 
     def fetch_update(self) -> Update | None:
         """Wait for the update that was begun, if any, and let the policy act with its weights."""
 
     def wait(self) -> None:
-        """Wait until the networks stand still. The update stays to be fetched."""
+        """Wait until no update is running. Its result can still be fetched."""
 
     def sync_target(self) -> None:
-        """Renew the target network, when the networks stand still."""
+        """Update the target network, once no update is running."""
 
     def begin_state(self) -> "Future[LearnerState]":
-        """A copy of the state once the update under way is done. Nobody waits for it."""
+        """Begin to copy the state, as it is after the running update. Does not wait."""
 
     def load_state(self, state: LearnerState) -> None:
         """Take over a state."""

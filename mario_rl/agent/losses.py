@@ -1,4 +1,4 @@
-"""Losses of the TD errors: functions as `Loss` describes them, named in `registry.LOSSES`."""
+"""Losses of the TD errors. `registry.LOSSES` names them."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 class Loss(Protocol):
-    """A loss of what was predicted against what should have been."""
+    """Measures how far predicted quantiles are from their targets."""
 
     def __call__(
         self, quantiles: torch.Tensor, td_target: torch.Tensor, kappa: float
@@ -24,16 +24,16 @@ class Loss(Protocol):
 
 
 def huber(quantiles: torch.Tensor, td_target: torch.Tensor, kappa: float) -> torch.Tensor:
-    """The quantile Huber loss; of a single quantile, which is the mean, the Huber loss at 1."""
+    """The quantile Huber loss. For a single quantile, the mean: the Huber loss with kappa = 1."""
     if quantiles.shape[1] == 1:
         return functional.huber_loss(quantiles, td_target, reduction="none").squeeze(1)
     return quantile_huber(quantiles, td_target, kappa)
 
 
 def quantile_huber(quantiles: torch.Tensor, td_target: torch.Tensor, kappa: float) -> torch.Tensor:
-    """|tau_i - 1{u < 0}| * huber(u) / kappa, with u = td_target_j - quantile_i, of each quantile i,
-    of level tau_i, and each target j; its mean over j and sum over i (Dabney et al. 2018, equation
-    10). The Huber loss is a parabola up to kappa, and a line beyond.
+    """The sum over quantiles i, with level tau_i, of the mean over targets j of
+    |tau_i - 1{u < 0}| * huber(u) / kappa, with u = td_target_j - quantile_i (Dabney et al. 2018,
+    equation 10). The Huber loss is quadratic up to kappa, and linear beyond.
     """
     num_quantiles = quantiles.shape[1]
     tau = (torch.arange(num_quantiles, device=quantiles.device) + 0.5) / num_quantiles

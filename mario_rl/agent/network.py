@@ -1,7 +1,7 @@
 """Q-values of pixels: dueling heads (Wang et al. 2016) on convolutions as in Mnih et al. 2015.
 
-Instead of one number each head has one for every quantile of the return (Dabney et al. 2018), of
-which the Q-value is the mean.
+For each action the network predicts quantiles of the return (Dabney et al. 2018), not one number;
+their mean is the Q-value.
 """
 
 import cv2
@@ -30,9 +30,9 @@ class DuelingNetwork(nn.Module):
         """
         Args:
             width: multiplies the numbers of channels and units.
-            trunk_dtype: precision of the convolutions. Weights and heads stay float32: in bfloat16
-                a Q of 50 would resolve to 0.25, coarser than the advantages.
-            num_quantiles: quantile i of K, i = 0 to K - 1, is that of the level (i + 0.5) / K.
+            trunk_dtype: precision of the convolutions. Weights and heads stay float32: bfloat16
+                would round a Q of 50 to steps of 0.25, which is coarser than the advantages.
+            num_quantiles: quantile i of K, i = 0 to K - 1, has the level (i + 0.5) / K.
         """
         super().__init__()
         self.num_actions = num_actions

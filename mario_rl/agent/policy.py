@@ -17,8 +17,8 @@ class Policy:
     Attributes:
         run_name: of the run that trained it.
         config: the settings of that run.
-        evaluation: the figures of the games by which it was chosen, or for a shipped model by which
-            it was judged.
+        evaluation: the figures of the games that chose it; of a shipped model, those of 100 games
+            that did not.
         action_names: such as "right+A", in the order of their numbers.
     """
 
@@ -30,7 +30,7 @@ class Policy:
         self._network = model.network()
 
     def q_values(self, obs: np.ndarray) -> np.ndarray:
-        """The expected return of each action, in units of the reward that was learned from.
+        """The expected return of each action, in rewards times --reward-scale.
 
         Args:
             obs: uint8 [4, 84, 84], or [B, 4, 84, 84], the oldest frame first.

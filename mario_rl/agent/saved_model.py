@@ -1,4 +1,4 @@
-"""A run's best policy as a file: all that it takes to play it, judge it and train it further."""
+"""A run's best policy as a file, with all that is needed to play, judge and train it further."""
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,18 +17,18 @@ _KIND = "model"
 
 @dataclass(frozen=True)
 class Parent:
-    """A model that a run goes back to."""
+    """A model that a run descends from."""
 
     run_name: str
     iteration: int
     clear_rate: float
     mean_x: float  # pixels
-    mean_stages_cleared: float | None = None  # older files do not tell it
+    mean_stages_cleared: float | None = None  # None in older files
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Which models a run goes back to."""
+    """The models that a run descends from."""
 
     iteration: int = 1
     parents: list[Parent] = field(default_factory=list)  # oldest first
@@ -49,7 +49,7 @@ class SavedModel:
     evaluation: Evaluation  # that chose it
     weights: dict[str, torch.Tensor]  # of DuelingNetwork
     optimizer: dict[str, Any] | None  # Adam's state, to train on from here
-    averaged_updates: int  # over the iterations on its stage, of which the weights are the average
+    averaged_updates: int  # that the weights are the average of, in all iterations on its stage
 
     def save(self, path: Path) -> None:
         """
@@ -78,7 +78,7 @@ class SavedModel:
                 evaluation=evaluation,
                 weights=content["weights"],
                 optimizer=content["optimizer"],
-                # Older files do not tell those of earlier iterations.
+                # Older files do not count those of earlier iterations.
                 averaged_updates=content.get("averaged_updates", evaluation.updates),
             )
             model.network()

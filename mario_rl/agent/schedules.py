@@ -2,7 +2,7 @@
 
 from mario_rl.config import LearnerConfig, ReplayConfig
 
-_LEARNING_RATE_LEFT = 0.1  # after the decay
+_LEARNING_RATE_LEFT = 0.1  # share after the decay
 
 
 def linear(start: float, end: float, duration_steps: float, env_steps: float) -> float:
@@ -12,7 +12,7 @@ def linear(start: float, end: float, duration_steps: float, env_steps: float) ->
 
 
 def learning_rate(config: LearnerConfig, env_steps: int) -> float:
-    """Adam's step size: it stays for the first half of `lr_decay`, and falls in the second."""
+    """Adam's learning rate: constant for the first half of `lr_decay`, then a fall to a tenth."""
     if config.lr_decay == 0:
         return config.learning_rate
     half = config.lr_decay / 2

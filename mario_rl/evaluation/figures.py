@@ -54,7 +54,7 @@ class Evaluation:
         return f", {self.cleared(stage)}" if stage == FULL_GAME else ""
 
     def brief(self, stage: str) -> str:
-        """What tells a model from others, such as "clear rate 96%, mean x 3090"."""
+        """The main figures, such as "clear rate 96%, mean x 3090"."""
         return (
             f"clear rate {self.clear_rate:.0%}{self.stages_a_game(stage)}, mean x {self.mean_x:.0f}"
         )
@@ -76,7 +76,7 @@ class Evaluation:
 def summarize(
     played: Sequence[Episode], *, env_steps: int, updates: int, episodes: int, hours: float
 ) -> Evaluation:
-    """The figures of one or more episodes of a policy that was trained for so long."""
+    """The figures of one or more episodes of a policy, and how long it was trained."""
     clears = sum(result.stages_cleared > 0 for result in played)
     low, high = wilson_interval(clears, len(played))
     furthest = max((result.world, result.stage) for result in played)

@@ -1,9 +1,9 @@
 """Episodes of a fixed policy.
 
 The protocol: greedy play with epsilon 0.01, each episode starting after a uniformly drawn 0 to 30
-no-op frames (Mnih et al. 2015) at the true start. The game itself is deterministic, so without
-both, N episodes would be one sample repeated. Each episode has a random generator of its own, so
-that its result does not depend on which environment plays it.
+no-op frames (Mnih et al. 2015) at the true start. The game itself is deterministic: without both, N
+episodes would be one sample repeated. Each episode has its own random generator, so its result does
+not depend on which game plays it.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from mario_rl.replay.frame_ring import FrameRing
 
 @dataclass(frozen=True)
 class PlayedEpisode:
-    """One episode of a fixed policy, with its course."""
+    """One episode of a fixed policy, with Mario's positions."""
 
     episode: Episode
     position: Position  # its no-op frames and actions, from which it can be played again
@@ -28,7 +28,7 @@ class PlayedEpisode:
     y: list[int]
 
     def is_over(self, max_steps: int | None) -> bool:
-        """Whether the game has ended, or was cut off after so many decisions."""
+        """Whether the game has ended, or was cut off after `max_steps` decisions."""
         return self.episode.outcome != "running" or self.episode.length_steps == max_steps
 
 
@@ -58,7 +58,7 @@ class _Player:
         return bool(self._records)
 
     def so_far(self) -> PlayedEpisode:
-        """What has come of it."""
+        """The episode so far."""
         episode_return = sum(float(record["reward"]) for record in self._records)
         return PlayedEpisode(
             Episode.of(self._records[-1], episode_return, len(self._records)),
@@ -85,13 +85,13 @@ def play_episodes(
 
     Args:
         q_values: float32 [N, num_actions] of observations, uint8 [N, 4, 84, 84].
-        max_steps: cut an episode off after so many decisions; its outcome stays "running".
-        first_episode: the number of the first: its random generator is that of `seed` and this.
-        on_end: told of each episode, by its number, when it ends or is left unfinished.
+        max_steps: cut an episode off after this many decisions; its outcome stays "running".
+        first_episode: number of the first episode. Seed and number determine its random generator.
+        on_end: called with the number and the episode when one ends or is left unfinished.
 
     Returns:
-        The episodes in the order of their numbers. If `should_stop` ends it early these are those
-        in which a decision was made by then, the unfinished with the outcome "running".
+        The episodes in the order of their numbers. If `should_stop` ends play early, unfinished
+        episodes have the outcome "running", and those without a decision are left out.
     """
     played: dict[int, PlayedEpisode] = {}
     players: dict[int, _Player] = {}  # by the number of the game

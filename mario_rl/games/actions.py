@@ -1,6 +1,7 @@
-"""What the actions of an agent are: sets of buttons that are held together.
+"""The actions of an agent: sets of buttons that are held together.
 
-The sets are those of gym-super-mario-bros. Their numbers stand in models and checkpoints.
+The sets are those of gym-super-mario-bros. Models and checkpoints store the numbers of actions, so
+their order must stay.
 """
 
 _BUTTON_BITS = {"NOOP": 0, "A": 1, "B": 2, "up": 16, "down": 32, "left": 64, "right": 128}
@@ -8,7 +9,7 @@ _ACTIONS = (
     "NOOP", "right", "right+A", "right+B", "right+A+B", "A", "left",
     "left+A", "left+B", "left+A+B", "down", "up",
 )  # fmt: skip
-_NUM_ACTIONS = {"right": 5, "simple": 7, "complex": 12}  # the first so many
+_NUM_ACTIONS = {"right": 5, "simple": 7, "complex": 12}  # how many of them, from the first
 
 
 def action_names(action_set: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The console with the game in it, on both emulator stacks alike.
+"""The console with the game in it, the same on both emulator stacks.
 
 The only importer of gym, gymnasium, nes_py and gym_super_mario_bros. On Python 3.10 to 3.12 that is
 the classic stack (gym 0.26, nes-py 8.2), from 3.13 on the new one (gymnasium, nes-py 9). Another
@@ -25,14 +25,14 @@ if CLASSIC:
         import gym  # noqa: F401
     from nes_py._rom import ROM
 
-    # NumPy 2 keeps a byte a byte where the ROM reader needs an int.
+    # With NumPy 2 the product would stay a byte and overflow.
     ROM.prg_rom_size = property(lambda rom: 16 * int(rom.header[4]))
     ROM.chr_rom_size = property(lambda rom: 8 * int(rom.header[5]))
 
 else:
     from gymnasium.envs.registration import registry
 
-    # The stock package registers environments under the names of ours, which stay ours.
+    # The stock package registers its environments under the names of ours. Keep ours.
     _registered = dict(registry)
     registry.clear()
 
@@ -41,7 +41,7 @@ from gym_super_mario_bros.smb_env import SuperMarioBrosEnv  # noqa: E402
 if not CLASSIC:
     registry.update(_registered)
 
-# After a restored state; by then the game has read the controllers whole.
+# Frames after a restored state; by then the game has read all buttons of the controllers.
 _RELEASE_FRAMES = 4
 
 
@@ -52,9 +52,9 @@ class Emulator:
 
     Attributes:
         screen: uint8 [240, 256, 3] RGB, a view that the next frame overwrites.
-        bgrx: uint8 [240, 256, 4], the same pixels as the emulator has them in memory: OpenCV would
-            first have to copy `screen`, whose channels run backwards.
-        memory: the game's, as it is at any time.
+        bgrx: uint8 [240, 256, 4], the same pixels as they lie in the emulator's memory. OpenCV
+            would have to copy `screen` first, because its channels are in reverse order.
+        memory: the console's memory, always current.
     """
 
     def __init__(self, stage: str, on_frame: Callable[[np.ndarray], None] | None = None) -> None:
@@ -79,7 +79,7 @@ class Emulator:
         return bool(self._stock_env.done)
 
     def reset(self) -> None:
-        """Go to the true start of the stage (or game), as it was the first time bit for bit."""
+        """Go to the true start of the stage (or game), bit for bit the same every time."""
         if not self._has_start:
             self._stock_env.start_again()
             self._has_start = True
@@ -90,7 +90,7 @@ class Emulator:
         self._stock_env.step(buttons)
 
     def save(self) -> None:
-        """Keep this state, and nothing of what was kept before."""
+        """Save this state. It replaces the one that was saved before."""
         self._stock_env._backup()
         self._has_start = False
 
@@ -115,7 +115,7 @@ class _StockEnv(SuperMarioBrosEnv):  # type: ignore[misc]
         super().__init__(target=target)
 
     def start_again(self) -> None:
-        """Play the start screen. Without memory of what was, it leads to the same state again."""
+        """Play the start screen again. With cleared memory it leads to the same state."""
         self._has_backup = False
         self.ram[:] = bytes(len(self.ram))
         self.reset()
@@ -155,11 +155,11 @@ class _StockEnv(SuperMarioBrosEnv):  # type: ignore[misc]
 
     def _backup(self) -> None:
         super()._backup()
-        self._restore()  # so that the game goes on from here as it will whenever it is restored
+        self._restore()  # so that the game continues now as it will after every later restore
 
     def _restore(self) -> None:
-        # nes-py leaves out the controllers, of which some frames end with only a part of the
-        # buttons read. The rest would be those of the game that was played before: none is held.
+        # nes-py's state leaves out the controllers, and some frames end when the game has read only
+        # a part of the buttons. The rest would be those of the game before: so none is held.
         super()._restore()
         for _ in range(_RELEASE_FRAMES):
             super()._frame_advance(0)

@@ -1,8 +1,8 @@
 """How an episode begins, in training and in evaluations: at the start of the stage, after a number
 of no-op frames (Mnih et al. 2015), or at the last save point.
 
-The no-op frames pass a step's worth at a time: the other games wait for no step that is longer than
-a decision.
+At most four no-op frames pass in one step, so that no step takes longer than a decision: the other
+games wait for it.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from mario_rl.games.interface import FRAME_SKIP, NOOP, RESET, RETRY
 
 
 class EpisodeStarts:
-    """The starts that are under way in N games.
+    """The episodes that are being started in N games.
 
     Attributes:
         noops_left: emulated frames before the first decision, int64 [N].
@@ -27,13 +27,13 @@ class EpisodeStarts:
         noop_frames: np.ndarray,
         retries: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Write the commands of a step that begin episodes over those that are there.
+        """Put the commands that begin episodes into the commands of a step.
 
         Args:
-            commands: int [N], changed where an episode is being begun.
-            resets: bool [N], the games to begin at the start.
-            noop_frames: int [N], how many are to pass in those.
-            retries: bool [N], the games to begin at their last save point; None: no game.
+            commands: int [N], changed for the games in which an episode is being started.
+            resets: bool [N], the games that begin at the start.
+            noop_frames: int [N], the number of no-op frames in those games.
+            retries: bool [N], the games that begin at their last save point; None: no game.
 
         Returns:
             The no-op frames of the step, int64 [N], as `Games.step_async` wants them.

@@ -3,8 +3,9 @@
     import gymnasium
     env = gymnasium.make("mario_rl:SuperMarioBros-1-1-v0", frame_stack=4)
 
-There is one environment for each stage, and SuperMarioBros-v0 for the full game. What an agent sees
-and earns is what ours does: the keyword arguments are settings of `EnvConfig`, with its defaults.
+There is one environment for each stage, and SuperMarioBros-v0 for the full game. Agents get the
+same observations and rewards as ours. The keyword arguments are settings of `EnvConfig`, with its
+defaults.
 """
 
 from collections import deque
@@ -26,8 +27,8 @@ RenderMode = Literal["human", "rgb_array"]
 class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
     """One game.
 
-    Observations are uint8 [frame_stack, 84, 84], the oldest frame first; after a reset all frames
-    are the first. Actions are the indices of `action_names`; each is held for 4 frames of the game.
+    Observations are uint8 [frame_stack, 84, 84], the oldest frame first; after a reset all of them
+    are the first frame. Actions are the indices of `action_names`; each is held for 4 frames.
     Rewards and ends are those of `MarioGame`. The info has the fields of `Status`, with the outcome
     as a word: running, clear, death, time_up or stall.
     """
@@ -78,7 +79,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
         """Begin an episode.
 
         Args:
-            options: {"noop_frames": n} for exactly so many frames before the first decision.
+            options: {"noop_frames": n} for exactly n frames before the first decision.
 
         Raises:
             UserError: if there is no display for "human".
@@ -107,7 +108,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
             self._window.show(screen)
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
-        """The screen, uint8 [240, 256, 3] RGB, in the mode "rgb_array"."""
+        """The screen, uint8 [240, 256, 3] RGB, if the mode is "rgb_array"."""
         return self._game.screen() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:

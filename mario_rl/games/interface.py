@@ -1,4 +1,4 @@
-"""What a game is to the rest of the package, and many games side by side."""
+"""The interface of a game, and of many games side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ SCREEN_SHAPE = (240, 256, 3)
 RUNNING, CLEAR, DEATH, TIME_UP, STALL = range(5)
 OUTCOMES = ("running", "clear", "death", "time_up", "stall")
 
-# The commands of a step beside the actions 0, 1, ...
+# The commands of a step, besides the actions 0, 1, ...
 RESET = -1  # begin an episode at the start
 NOOP = -2  # let no-op frames pass; only between a RESET and the first action
 IDLE = -3  # do nothing
@@ -34,10 +34,10 @@ class Status(NamedTuple):
     coins: int
     time_left: int  # on the game's clock
     outcome: int  # an index into OUTCOMES
-    saved: bool  # whether `retry` leads here now
+    saved: bool  # whether `retry` would lead here
 
 
-# What a step tells beside the frame: the reward, terminated, truncated, and the `Status`
+# What a step returns besides the frame: reward, terminated, truncated, and the `Status`
 RECORD_DTYPE = np.dtype(
     [
         ("reward", np.float32),
@@ -51,7 +51,7 @@ RECORD_DTYPE = np.dtype(
 
 @dataclass(frozen=True)
 class Episode:
-    """What came of an episode, as it is recorded."""
+    """The result of an episode, as it is recorded."""
 
     episode_return: float  # undiscounted sum of the rewards
     length_steps: int  # decisions
@@ -88,7 +88,7 @@ class Episode:
 class Game(Protocol):
     """One game, with the methods of a Gymnasium environment and a `Status` as the info.
 
-    It is deterministic: the no-op frames after the reset and the actions since tell where it is.
+    It is deterministic: the no-op frames after the reset and the actions since then determine it.
     """
 
     def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, Status]:
@@ -110,12 +110,12 @@ class Game(Protocol):
 
 
 class Position(NamedTuple):
-    """Where a game stands: it is deterministic, so what was done since the reset says it all."""
+    """Where a game stands. It is deterministic, so what was done since the reset is enough."""
 
     noop_frames: int
     actions: list[int]
     saved: int = 0  # how many of the actions lie before the last save point; 0: there is none
-    start: int = 0  # before that where the episode began; 0: at the reset
+    start: int = 0  # how many lie before the beginning of the episode; 0: it began at the reset
 
 
 class Games(Protocol):
@@ -126,10 +126,10 @@ class Games(Protocol):
         Backend(config: EnvConfig, num_envs: int, report: Callable[[str], None],
                 num_retrying: int = 0)
 
-    The first `num_retrying` of the `num_envs` games make save points. `report` is told, in one
-    line, when something failed and was put right, such as a worker that died. What a backend
-    returns depends only on what it was told to do, never on timing or on failures; `positions` are
-    what it needs to bring lost games back. `execute`, `replay` and `advance` do most of the work.
+    The first `num_retrying` of the `num_envs` games make save points. `report` is called with one
+    line when something failed and was repaired, such as a worker that died. What a backend returns
+    depends only on its commands, never on timing or on failures. With `positions` it brings lost
+    games back. `execute`, `replay` and `advance` do most of the work.
     """
 
     num_envs: int
@@ -141,25 +141,25 @@ class Games(Protocol):
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
         """Finish it: frames, uint8 [N, 84, 84], and records, RECORD_DTYPE [N], both copies. Those
-        of an IDLE game stay as they were.
+        of an IDLE game mean nothing.
 
         Raises:
-            WorkerDied: the games cannot go on.
+            WorkerDied: if the games cannot continue.
         """
 
     def restore(self, positions: Sequence[Position]) -> np.ndarray:
         """Bring every game to a position; returns the frames there, uint8 [N, 84, 84].
 
         Raises:
-            WorkerDied: the games cannot go on.
+            WorkerDied: if the games cannot continue.
         """
 
     def close(self) -> None:
-        """Stop, also in the middle of a step. Whoever made the games closes them."""
+        """Stop the games, even in the middle of a step. Whoever made them must close them."""
 
 
 def execute(game: Game, command: int, noop_frames: int) -> tuple[np.ndarray, tuple]:
-    """Carry out a command, any but IDLE: the frame, uint8 [84, 84], and a row of RECORD_DTYPE."""
+    """Carry out a command except IDLE: the frame, uint8 [84, 84], and a row of RECORD_DTYPE."""
     if command >= 0:
         frame, reward, terminated, truncated, status = game.step(command)
         return frame, (reward, terminated, truncated, *status)
@@ -188,7 +188,7 @@ def replay(game: Game, position: Position) -> np.ndarray:
 def advance(
     positions: list[Position], commands: np.ndarray, noop_frames: np.ndarray, records: np.ndarray
 ) -> None:
-    """Note in the positions what a step did."""
+    """Update the positions after a step."""
     for i, command in enumerate(commands.tolist()):
         before = positions[i]
         if command == RESET:

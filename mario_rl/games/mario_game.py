@@ -41,7 +41,7 @@ class MarioGame:
         Args:
             on_frame: called with every emulated frame, uint8 [240, 256, 3] RGB, a view that the
                 next frame overwrites.
-            save_points: keep the state of the game now and then, for `retry` to go back to.
+            save_points: save the state of the game at save points, to which `retry` returns.
         """
         self._emulator = Emulator(config.stage, on_frame)
         self._observer = Observer(config, self._emulator)
@@ -50,7 +50,7 @@ class MarioGame:
         self._single_stage = config.stage != FULL_GAME
         self._stall_steps = config.stall_steps
         self._save_points = save_points
-        # Of the episode
+        # The state of the episode
         self._status: Status
         self._lives: int
         self._steps_without_progress: int
@@ -88,9 +88,9 @@ class MarioGame:
 
         Returns:
             frame: uint8 [84, 84].
-            reward: of `config.reward`.
+            reward: by `config.reward`.
             terminated: Mario died, or the single stage (or the whole game) is cleared.
-            truncated: cut off for want of progress; not the end as far as returns go.
+            truncated: cut off without progress; returns do not treat that as an end.
             status: how the episode stands now.
         """
         buttons = self._buttons[action]
@@ -146,7 +146,7 @@ class MarioGame:
         )
 
     def _look(self) -> Status:
-        """The last status with what has changed on the screen since."""
+        """The last status, with what the screen shows now."""
         memory = self._emulator.memory
         return self._status._replace(
             x=memory.x,
@@ -162,7 +162,7 @@ class MarioGame:
         memory, before, now = self._emulator.memory, self._status, self._look()
         # The counter runs 2, 1, 0, 255; it also goes up, with a 1-up.
         if (memory.lives - self._lives) % 256 > 127:
-            # The full game has begun the next life by now: what counts is the time before.
+            # The full game has already begun the next life: take what was true before.
             now = now._replace(x=before.x, y=before.y, time_left=before.time_left)
             return now._replace(outcome=_end_of_life(before))
         self._lives = memory.lives
@@ -178,9 +178,9 @@ class MarioGame:
         return now._replace(outcome=STALL) if stalled else now
 
     def _has_cleared_stage(self) -> bool:
-        """To be asked of a living Mario: the stage's number changes at the end of a game, too."""
+        """Ask only while Mario lives: the number of the stage also changes at the end of a game."""
         memory = self._emulator.memory
-        # The flag itself is missed at some castles and when play runs on, the new stage is not.
+        # The flag is missed at some castles and when play continues; the new stage never is.
         has_moved = (memory.world, memory.stage) != (self._status.world, self._status.stage)
         return has_moved or memory.is_won or (self._single_stage and memory.has_flag)
 
@@ -195,11 +195,11 @@ class MarioGame:
         return now._replace(world=memory.world, stage=memory.stage, max_x=now.x)
 
     def _is_at_save_point(self) -> bool:
-        """Save points are where Mario first stands on the ground every 160 pixels, and at the
-        beginning of each stage but the first, but not in a Warp Zone.
+        """A save point is where Mario first stands on the ground after another 160 pixels, and at
+        the beginning of each later stage, but never in a Warp Zone.
 
-        A stall is no matter: when it comes depends on where the episode began, and the actions
-        since the reset tell it all.
+        Whether the episode stalls plays no part: that depends on where it began, and save points
+        must follow from the actions since the reset alone.
         """
         memory = self._emulator.memory
         due = self._status.x >= self._next_save_x

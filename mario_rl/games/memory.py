@@ -1,4 +1,4 @@
-"""The game as it stands in the console's memory. Every emulator of the console has it there."""
+"""The state of the game, read from the console's memory: the same place in every emulator."""
 
 # Addresses, and what they hold
 _FLOAT_STATE = 0x1D  # 0 while Mario stands or walks, 3 while he slides down a pole or climbs a vine
@@ -9,7 +9,7 @@ _BOWSER, _FLAG = 0x2D, 0x31  # two of the types; they end a stage
 _PAGE, _LEFT = 0x6D, 0x86  # of Mario in the stage: pages of 256 pixels, and pixels
 _SCREEN_LEFT = 0x071C  # of the screen in the stage, pixels modulo 256
 _TOP_PAGE, _TOP = 0xB5, 0x03B8  # of Mario on the screen; page 0 is above it, 2 below
-_WARP_ZONE = 0x06D6  # not 0 when the screen has come to one
+_WARP_ZONE = 0x06D6  # not 0 when the screen has reached one
 _LIVES = 0x075A  # runs 2, 1, 0, 255
 _STAGE, _WORLD = 0x075C, 0x075F  # from 0
 _MODE, _END_OF_WORLD = 0x0770, 2
@@ -20,12 +20,12 @@ _MARIO_MIDDLE = 8, 16  # from his left and his top, pixels
 
 
 class Memory:
-    """See the module. What it tells is of the moment at which it is asked."""
+    """See the module. Each property reads the present state."""
 
     def __init__(self, ram: memoryview) -> None:
         """
         Args:
-            ram: the console's 2048 bytes, as they are at any time.
+            ram: the console's 2048 bytes; always current.
         """
         self.ram = ram
 
@@ -41,7 +41,7 @@ class Memory:
 
     @property
     def lives(self) -> int:
-        """Those left beside this one; 255 when the last is lost."""
+        """Lives left besides this one; 255 when the last is lost."""
         return self.ram[_LIVES]
 
     @property
@@ -51,7 +51,7 @@ class Memory:
 
     @property
     def y(self) -> int:
-        """Pixels from the bottom of the screen to Mario; the same for all pages below it."""
+        """Pixels from the bottom of the screen to Mario. Below it they start at 255 again."""
         y = 255 - self.ram[_TOP]
         return y + 255 if self.ram[_TOP_PAGE] == 0 else y
 
@@ -85,7 +85,7 @@ class Memory:
 
     @property
     def holds_a(self) -> bool:
-        """Whether the game has seen A pressed and not yet released."""
+        """Whether the game has seen A pressed, and not yet released."""
         return bool(self.ram[_HELD_BUTTONS] & _A_BIT)
 
     @property
@@ -94,12 +94,12 @@ class Memory:
 
     @property
     def sees_warp_zone(self) -> bool:
-        """Whether the screen has come to a Warp Zone, which lies beyond the way to the flag."""
+        """Whether the screen has reached a Warp Zone. It lies beyond the way to the flag."""
         return self.ram[_WARP_ZONE] != 0
 
     @property
     def has_flag(self) -> bool:
-        """Whether Mario is at the flag or has the axe. Some castles' axes are missed."""
+        """Whether Mario is at the flag or has the axe. In some castles it misses the axe."""
         if self._is_end_of_world:
             return True
         is_on_a_pole = self.ram[_FLOAT_STATE] == _ON_A_POLE

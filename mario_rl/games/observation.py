@@ -1,13 +1,16 @@
-"""What the agent sees: a frame of 84x84 pixels, made of the screen.
+"""What the agent sees: a frame of 84x84 pixels, made from the screen.
 
-As in Mnih et al. 2015, but: 1. a pixel is its red, not its luminance, in which Mario is nearly as
-bright as the sky behind him, and of the emulated frames of a decision the last counts: sprites do
-not flicker here, and the maximum of two, made for light sprites on black, would wipe out dark ones
-(both as `EnvConfig.pixels` says); 2. the top shows which buttons are held, where the status bar is
-of no use to the agent (`EnvConfig.show_buttons`): Mario jumps only when A is pressed after it was
-released, which the picture of the game does not tell from A held since the last jump; 3. the
-picture is a part of the screen (`EnvConfig.view`); 4. the replay stacks the frames, and stores each
-once.
+As in Mnih et al. 2015, with these deviations:
+
+1. A pixel is its red channel, not its luminance, in which Mario is nearly as bright as the sky
+   behind him. Only the last emulated frame of a decision counts: sprites do not flicker here, and
+   the maximum of two frames, made for light sprites on black, would wipe out dark ones. Both can
+   be undone (`EnvConfig.pixels`).
+2. The top shows which buttons are held, in the place of the status bar (`EnvConfig.show_buttons`).
+   Mario jumps only when A is pressed after it was released, and the game's picture looks the same
+   if A is still held since the last jump.
+3. The picture is a part of the screen (`EnvConfig.view`).
+4. The replay stacks the frames, and stores each once.
 """
 
 from typing import Protocol
@@ -24,10 +27,10 @@ _BACKDROP = 4, 128  # row and column of a pixel above the status bar
 
 
 class View(Protocol):
-    """The part of the screen that the agent sees. Made without arguments, by its name in
+    """The part of the screen that the agent sees. It is made without arguments, by its name in
     `registry.VIEWS`."""
 
-    button_rows: int  # of the 84 of a frame, at its top: they may show the held buttons
+    button_rows: int  # how many of the 84 rows, from the top, may show the held buttons
 
     def crop(self, pixels: np.ndarray, memory: Memory) -> np.ndarray:
         """
@@ -48,11 +51,11 @@ class Observer:
         self._emulator = emulator
         self._view: View = VIEWS.get(config.view)()
         self._is_grey = config.pixels == "grey"
-        self._button_rows = self._view.button_rows if config.show_buttons else 0
-        self._previous: np.ndarray | None = None  # pixels of the frame before, if they count
+        self._shows_buttons = config.show_buttons
+        self._previous: np.ndarray | None = None  # pixels of the frame before; only if grey
 
     def before_last_frame(self) -> None:
-        """To be called before the last emulated frame of a decision, if it comes to that."""
+        """Call this before the last emulated frame of a decision, if the episode gets there."""
         if self._is_grey:
             self._previous = _grey(self._emulator.bgrx)
 
@@ -64,9 +67,10 @@ class Observer:
             pixels, self._previous = np.maximum(pixels, self._previous), None
         pixels = self._view.crop(pixels, memory)
         frame = cv2.resize(pixels, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
-        left, right = np.hsplit(frame[: self._button_rows], 2)
-        left[:] = 255 if memory.holds_a else 0
-        right[:] = 255 if memory.holds_b else 0
+        if self._shows_buttons:
+            left, right = np.hsplit(frame[: self._view.button_rows], 2)
+            left[:] = 255 if memory.holds_a else 0
+            right[:] = 255 if memory.holds_b else 0
         return frame
 
 

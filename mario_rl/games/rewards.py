@@ -19,7 +19,7 @@ class Decision:
 
     before: Status
     after: Status
-    sees_warp_zone: bool  # whether the screen has come to a Warp Zone; then max_x stands still
+    sees_warp_zone: bool  # whether the screen has reached a Warp Zone; max_x does not grow there
 
     @property
     def clears_stage(self) -> bool:
@@ -31,9 +31,9 @@ class Decision:
 
 
 class Reward(Protocol):
-    """Made of the config, by its name in `registry.REWARDS`: `REWARDS.get(config.reward)(config)`.
+    """Made from the config by its name, as `REWARDS.get(config.reward)(config)`.
 
-    It depends on the decision alone, so that a game that is played again earns the same.
+    It depends only on the decision, so that a game that is played again earns the same.
     """
 
     def __call__(self, decision: Decision) -> float: ...
@@ -43,8 +43,8 @@ class Progress:
     """In units of ten pixels: the new furthest x in this stage (at most 20 pixels), -0.05 for the
     time, +5 for each stage cleared and `-config.death_penalty` for death.
 
-    Only the furthest x pays, so walking to and fro earns nothing, nor does a Warp Zone, which lies
-    beyond the way to the flag.
+    Only a new furthest x pays, so walking back and forth earns nothing. A Warp Zone earns nothing
+    either: it lies beyond the way to the flag.
     """
 
     def __init__(self, config: EnvConfig) -> None:

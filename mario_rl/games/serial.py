@@ -32,7 +32,7 @@ class SerialGames:
 
     @classmethod
     def of(cls, games: Sequence[Game]) -> "SerialGames":
-        """Games that are already made."""
+        """From games that are made already."""
         serial = cls.__new__(cls)
         serial._hold(games)
         return serial

@@ -1,4 +1,4 @@
-"""The views, of which a run's config names one; see `observation.View`."""
+"""The views that `--view` names; see `observation.View`."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ _STATUS_BAR_PX = 32  # at the top of the screen
 
 
 class WholeScreen:
-    """The whole screen; the buttons take the place of the status bar."""
+    """The whole screen; the buttons are drawn over the status bar."""
 
     button_rows = 11
 
@@ -18,8 +18,8 @@ class WholeScreen:
 
 
 class AroundMario:
-    """What is around Mario, larger, with him always in the same place: where an enemy is in the
-    picture is then where it is to him. Black where there is no game."""
+    """The surroundings of Mario, enlarged, with him always in the same place: an enemy's place in
+    the picture is then its place relative to him. Black beyond the edges of the screen."""
 
     button_rows = 6
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mario_rl.errors import UserError
 
-SCALE = 3  # the console's pixels on today's screens
+SCALE = 3  # pixels of a screen for one of the console
 
 
 def enlarge(frame: np.ndarray) -> np.ndarray:
@@ -27,7 +27,7 @@ class Window:
         Raises:
             UserError: if there is no display.
         """
-        # OpenCV ends the whole process when it finds no display, so let another one try first.
+        # Without a display OpenCV ends the whole process, so another process tries first.
         probe = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
         if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode != 0:
             raise UserError(
@@ -42,7 +42,7 @@ class Window:
         return self._closed
 
     def show(self, frame: np.ndarray) -> None:
-        """Show one frame, uint8 [240, 256, 3] RGB; nothing once the window is closed."""
+        """Show one frame, uint8 [240, 256, 3] RGB; does nothing after the window was closed."""
         if self._closed:
             return
         cv2.imshow(self._title, enlarge(frame)[:, :, ::-1])

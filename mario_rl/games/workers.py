@@ -1,11 +1,11 @@
 """Many games at once, in worker processes on every core.
 
-A finished game stands still until it is told to begin an episode, in a step of its own, so that the
-others hardly wait for it. (Where a save point has taken the place of the start, the start screen is
-played again, which takes longer.)
+A finished game waits until it is told to begin an episode. That takes a step of its own, so that
+the other games hardly wait for it. (If a save point has replaced the saved start, the start screen
+is played again, which takes longer.)
 
-A worker that dies is replaced, and its games are brought back to where they stood: they are
-deterministic, so that nothing that was done is lost.
+A worker that dies is replaced, and the new one plays its games again up to where they stood. They
+are deterministic, so nothing is lost.
 """
 
 import contextlib
@@ -26,17 +26,17 @@ from mario_rl.games.interface import IDLE, RECORD_DTYPE, Position, advance, exec
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.machine import available_cores
 
-# Where the cores are few, the trainer goes first: it holds up the games when it is late, while a
-# game that is late is waited for by nobody but the next step.
+# The trainer goes first when there are few cores: all games wait for a late trainer, but only the
+# next step waits for a late game.
 _NICENESS = 10
 
-# More than one, so that a core whose games are done takes up one of another's: decisions of four
-# frames do not all take equally long.
+# More than one, because decisions do not all take equally long: a core whose games are done then
+# runs a worker of another core.
 _WORKERS_PER_CORE = 4
 
 
 class _Arrays(NamedTuple):
-    """What the trainer and its workers tell each other in a step of N games."""
+    """What the trainer and its workers exchange in a step of N games."""
 
     frames: np.ndarray  # uint8 [N, 84, 84]
     records: np.ndarray  # RECORD_DTYPE [N]
@@ -45,8 +45,8 @@ class _Arrays(NamedTuple):
 
 
 class _Shared:
-    """The arrays in memory that all processes share. It survives a kill without a trace: the
-    memory has no name, and the system frees it with its last user."""
+    """The arrays, in memory that all processes share. A kill leaves nothing behind: the memory has
+    no name, and the system frees it when its last user ends."""
 
     def __init__(self, context: Any, num_envs: int) -> None:
         self._buffers = [
@@ -73,8 +73,8 @@ class _Worker:
         self, context: Any, shared: _Shared, config: EnvConfig, num_retrying: int, part: slice
     ) -> None:
         self.part = part
-        # Ctrl-C and a SIGTERM to the whole process group are the trainer's to handle, also while
-        # a worker starts: it inherits the mask.
+        # Only the trainer handles Ctrl-C, and a SIGTERM to the whole process group. The worker
+        # inherits this mask, so that holds while it starts, too.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             self._connection, theirs = context.Pipe()
@@ -87,15 +87,15 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def begin(self, positions: list[Position] | None) -> None:
-        """Let it go to the positions or, if there are none, carry out the shared commands."""
-        with contextlib.suppress(OSError):  # it is dead, which `finish` will notice
+        """Tell it to go to the positions or, without any, to carry out the shared commands."""
+        with contextlib.suppress(OSError):  # it is dead, as `finish` will notice
             self._connection.send(positions)
 
     def finish(self) -> None:
         """
         Raises:
-            WorkerDied: it was killed, or out of memory.
-            RuntimeError: there was an exception in it.
+            WorkerDied: if it was killed, or out of memory.
+            RuntimeError: if there was an exception in it.
         """
         try:
             failure = self._connection.recv()
@@ -123,8 +123,8 @@ class WorkerGames:
         num_retrying: int = 0,
     ) -> None:
         """As `interface.Games` says; `report` is told when a worker had to be replaced."""
-        # Spawned, not forked: a fork would copy the threads' locks of torch, and the pipes of the
-        # other workers, so that none of them would notice when the trainer is killed.
+        # Spawned, not forked. A fork would copy the locks of torch's threads. It would also copy
+        # the pipes of other workers, which would then not notice when the trainer is killed.
         context = multiprocessing.get_context("spawn")
         self.num_envs = num_envs
         self.positions = [Position(0, []) for _ in range(num_envs)]
@@ -170,7 +170,7 @@ class WorkerGames:
         return self._arrays.frames.copy()
 
     def _replace(self, index: int, death: WorkerDied, positions: list[Position]) -> _Worker:
-        """Replace a worker that died by a new one, and bring its games to the positions."""
+        """Start a new worker for one that died, and bring its games to the positions."""
         worker = self._workers[index] = self._start(self._workers[index].part)
         self._report(f"warning: {death}; a new one takes its games up where they stood")
         worker.begin(positions)
@@ -178,7 +178,7 @@ class WorkerGames:
         return worker
 
     def close(self) -> None:
-        """Stop the workers, also those that are in the middle of a step."""
+        """Stop the workers, even in the middle of a step."""
         for worker in self._workers:
             worker.kill()
         for worker in self._workers:

@@ -1,9 +1,9 @@
 """A ring that stores every frame of N games once, and gathers stacks of them.
 
-A row of the ring holds one frame of each game, in lockstep, so that slot s = row * N + game, the
-frame before it lies at s - N and the one after at s + N. An observation is a stack of four frames,
-gathered when it is needed. The age of a frame, the number of steps since its episode's reset, tells
-where the stack must repeat the first frame.
+A row of the ring holds one frame of each game. The frame of a game in a row has the slot
+s = row * N + game; the game's frame before it lies at s - N, the next one at s + N. An observation
+is a stack of four frames, gathered when it is needed. The age of a frame is the number of steps
+since its episode began: it tells where the stack must repeat the first frame.
 """
 
 import numpy as np
@@ -24,13 +24,13 @@ class FrameRing:
         """
         Args:
             num_rows: at least STACK.
-            frames_device: where the frames are kept and stacks gathered; None is main memory, and
-                the stacks are arrays instead of tensors.
+            frames_device: keeps the frames and gathers the stacks, as tensors. None is main
+                memory, where the stacks are arrays.
         """
         self.num_rows = num_rows
         self.num_envs = num_envs
         self.num_slots = num_rows * num_envs
-        self.ages = np.zeros(self.num_slots, dtype=np.uint8)  # at most 3: older are all alike
+        self.ages = np.zeros(self.num_slots, dtype=np.uint8)  # 3 also stands for more
         self.rows_written = 0  # since the ring was made
         self._frames: FrameStore = (
             HostFrames(self.num_slots)
@@ -51,7 +51,7 @@ class FrameRing:
             is_first: bool [N], whether the frame is the first of an episode.
 
         Returns:
-            slots: int64 [N], where they went.
+            slots: int64 [N], of the frames.
         """
         self.rows_written += 1
         slots = self.newest_slots()
@@ -70,13 +70,13 @@ class FrameRing:
         return (first_slots[:, None] + np.arange(self.num_envs)).ravel()
 
     def slots_after(self, slots: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """The slots, int64 [B], so many steps (any integers, [B]) after the slots, int64 [B]."""
+        """The slots, int64 [B], that come `steps` (any integers, [B]) after `slots`, int64 [B]."""
         return (slots + steps.astype(np.int64) * self.num_envs) % self.num_slots
 
     def stacks(self, slots: np.ndarray) -> np.ndarray | torch.Tensor:
         """The observations, uint8 [B, 4, 84, 84], oldest frame first, that end at the slots.
 
-        In memory all B oldest frames come first, and so on.
+        In memory the B oldest frames come first, then the B next ones, and so on.
         """
         return self._frames.gather(self._stack_slots(slots)).swapaxes(0, 1)
 
@@ -102,8 +102,8 @@ class FrameRing:
         return self.rows_written - self.num_rows
 
     def frames_of(self, rows: range) -> list[np.ndarray]:
-        """The frames of rows that are kept: at most two blocks, one after the other, uint8
-        [rows, N, 84, 84], in main memory views of the ring."""
+        """The frames of rows that the ring still holds, as one or two blocks in order, uint8
+        [rows, N, 84, 84]. In main memory they are views of the ring."""
         first, count = rows.start % self.num_rows, len(rows)
         ranges = [
             (first, min(first + count, self.num_rows)),

@@ -1,5 +1,5 @@
-"""Where the replay keeps its frames, each once: in main memory, or in a GPU's, where the batches
-are then gathered without a copy to the GPU."""
+"""Where the replay keeps its frames, each once: in main memory, or in a GPU's memory, where batches
+are gathered without a copy from main memory."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -47,7 +47,7 @@ class HostFrames:
         # Fresh memory would take longer than the copy.
         if self._batch.shape[:-2] != slots.shape:
             self._batch = np.empty((*slots.shape, *FRAME_SHAPE), dtype=np.uint8)
-        # One core alone cannot read as fast as memory can give.
+        # One core alone cannot use the full speed of the memory.
         second_half = self._thread.submit(self._gather_half, slots, 1)
         self._gather_half(slots, 0)
         second_half.result()

@@ -1,4 +1,4 @@
-"""Sums rewards into n-step transitions (Sutton 1988), shortening them at an episode's end."""
+"""Sums rewards into n-step transitions (Sutton 1988); they are shorter at an episode's end."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class Transition(NamedTuple):
 
 
 class Transitions(NamedTuple):
-    """The same, many of them."""
+    """Many transitions."""
 
     slots: np.ndarray  # int64 [B]
     actions: np.ndarray  # uint8 [B]
@@ -26,7 +26,7 @@ class Transitions(NamedTuple):
 
     @classmethod
     def of(cls, transitions: list[Transition]) -> "Transitions":
-        """From at least one."""
+        """From a list of at least one."""
         dtypes = (np.int64, np.uint8, np.float32, np.float32, np.uint8)
         columns = zip(*transitions, strict=True)
         return cls(*map(np.array, columns, dtypes))
@@ -36,7 +36,7 @@ Pending = tuple[int, int, float]  # a `PendingStep` in a checkpoint
 
 
 class PendingStep(NamedTuple):
-    """A step that does not begin a transition yet."""
+    """A step whose transition is not complete yet."""
 
     slot: int
     action: int
@@ -56,11 +56,12 @@ class NStepAccumulator:
     ) -> list[Transition]:
         """Take one step of one game.
 
-        At a termination and a truncation alike every pending step is completed with the rewards
-        there are; only after a termination is the discount 0, so that nothing is bootstrapped.
+        When the episode ends, every pending step is completed with the rewards so far. After a
+        termination the discount is 0, so that nothing is bootstrapped; after a truncation it is
+        not.
 
         Returns:
-            The transitions completed by it.
+            The transitions that this step completes.
         """
         pending = self._pending[env]
         pending.append(PendingStep(slot, action, reward))

@@ -1,7 +1,7 @@
 """Proportional prioritized replay (Schaul et al. 2016) on a ring that stores every frame once.
 
 A transition lies in the slot where its first observation ends. The last frame of an episode has a
-slot, from which bootstrapping at a truncation starts, but begins no transition.
+slot, too, for bootstrapping after a truncation, but no transition begins there.
 
 Deviations from the paper: 1. new transitions get the greatest priority seen so far in the whole
 run, at least 1; 2. importance weights are divided by the greatest of the batch.
@@ -18,15 +18,15 @@ from mario_rl.replay.frame_ring import FrameRing
 from mario_rl.replay.n_step import Transitions
 from mario_rl.replay.sum_tree import SumTree
 
-_MIN_PRIORITY = 1e-4  # of an error of zero, so that every transition can be drawn again
+_MIN_PRIORITY = 1e-4  # for an error of zero, so that every transition can be drawn again
 _TRANSITION_BYTES = 1 + 4 + 4 + 1  # action, return, discount, steps
 
 
 class Batch(NamedTuple):
-    """A sample."""
+    """A sample of B transitions."""
 
     slots: np.ndarray  # int64 [B]; these and `drawn_at` are for `update_priorities`
-    drawn_at: int  # rows that the ring had written
+    drawn_at: int  # rows written to the ring until then
     obs: np.ndarray | torch.Tensor  # uint8 [B, 4, 84, 84]
     actions: np.ndarray  # uint8 [B]
     returns: np.ndarray  # float32 [B]
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class ReplayState:
-    """All but the frames; arrays have an entry for each slot."""
+    """Everything except the frames. The arrays have an entry for each slot."""
 
     age: np.ndarray  # uint8
     actions: np.ndarray  # uint8
@@ -127,11 +127,11 @@ class PrioritizedReplay:
         """Set the priorities of sampled transitions from their new TD errors, float [B].
 
         Args:
-            slots, drawn_at: of the batch. What has been overwritten since is passed over.
+            slots, drawn_at: of the batch. Transitions overwritten since then are skipped.
         """
         priorities = np.abs(td_errors).astype(np.float64) + _MIN_PRIORITY
         self._max_priority = max(self._max_priority, float(priorities.max()))
-        # How many rows had to be written then until a slot's turn came.
+        # How many rows come before the one that overwrites a slot, counted from the draw.
         turn = (slots // self.ring.num_envs - drawn_at) % self.ring.num_rows
         kept = turn >= self.ring.rows_written - drawn_at + STACK - 1
         self._tree.set(slots[kept], priorities[kept] ** self._priority_exponent)

@@ -85,7 +85,7 @@ def moving_average_window(length: int) -> int:
 
 
 def moving_average(values: pd.Series, window: int) -> pd.Series:
-    """Mean of the last `window` values, at the beginning of those there are."""
+    """Mean of the last `window` values; of fewer at the beginning."""
     return values.rolling(window, min_periods=1).mean()
 
 
@@ -146,7 +146,7 @@ def table(groups: Sequence[Group]) -> pd.DataFrame:
 
     Columns:
         run, runs: the label of the group, and the names of its runs.
-        stage: which was trained.
+        stage: the stage that was trained.
         best_clear_rate, mean_x (pixels), mean_stages_cleared: from the evaluation that chose a
             run's model; NaN without an evaluation.
         clear_rate_low, clear_rate_high: 95 % interval of `best_clear_rate`. Of a single run it is

@@ -35,7 +35,7 @@ class Request:
     stage: str | None = None  # None: the one that the model was trained on
     episodes: int = 20
     epsilon: float = EVALUATION_EPSILON
-    noops: int = MAX_NOOP_FRAMES  # at most so many frames
+    noops: int = MAX_NOOP_FRAMES  # at most this many frames
     max_steps: int | None = None
     seed: int = 0
     render: bool = False
@@ -48,8 +48,8 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     """Play the episodes and make what was asked for.
 
     Returns:
-        The evaluation as primitives, for JSON. Its figures are those of the games played to their
-        end, None if there is none.
+        The evaluation as primitives, for JSON. Its figures are those of the games that were played
+        to their end; None if there was none.
 
     Raises:
         UserError: if the model cannot be loaded or there is no display for `render`.

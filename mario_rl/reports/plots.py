@@ -81,7 +81,7 @@ def _panels(figure: Figure, count: int, x: str, x_max: float) -> list[Axes]:
 
 
 def _headline(run: RecordedRun) -> str:
-    """Title: the run, what was trained, whose descendant it is and how far it came."""
+    """Title: the run, what was trained, its ancestors, and how far it came."""
     config = run.config
     stage = "full game" if run.full_game else f"stage {config.env.stage}"
     facts = [stage, f"{config.env.action_set} actions", f"seed {config.run.seed}"]

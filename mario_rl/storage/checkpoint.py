@@ -4,9 +4,9 @@
     000007.state.pt     everything else that the future of the run depends on
     000007.json         names both, and the older frames still in the replay, with checksums
 
-The last is written last and makes the checkpoint exist; only then are files removed that no kept
-checkpoint needs. A checkpoint whose files do not match it is passed over, loudly, for the one
-before.
+The JSON file is written last and makes the checkpoint exist. Only then are the files removed that
+no kept checkpoint needs. If the files of a checkpoint do not match it, a warning is printed and the
+checkpoint before is used.
 """
 
 import re
@@ -48,7 +48,7 @@ class CheckpointStore:
         return bool(self._manifests())
 
     def new_rows(self, rows: range) -> range:
-        """Those of the replay's rows whose frames are not on disk yet."""
+        """The rows of the replay whose frames are not on disk yet."""
         first = self._segments[-1]["end_row"] if self._segments else 0
         return range(max(rows.start, first), rows.stop)
 
@@ -58,7 +58,7 @@ class CheckpointStore:
         rows: range,
         frames_of: Callable[[range], list[np.ndarray]],
     ) -> None:
-        """Write a checkpoint, then remove what only checkpoints before the last three need.
+        """Write a checkpoint, then remove what only checkpoints older than the last three need.
 
         Args:
             state: tensors, arrays and primitives.
@@ -96,8 +96,8 @@ class CheckpointStore:
         """The newest checkpoint whose files are intact.
 
         Args:
-            decode: makes the state of what was saved. It may raise KeyError, TypeError or
-                ValueError, if that is damaged.
+            decode: turns what was saved into the state. It may raise KeyError, TypeError or
+                ValueError if that is damaged.
 
         Raises:
             UserError: if there is none.
@@ -161,7 +161,7 @@ class CheckpointStore:
 
 
 def _write_npy(file: BinaryIO, blocks: list[np.ndarray]) -> None:
-    """Write blocks, uint8, as one array, without a copy: it could be as large as the replay."""
+    """Write blocks, uint8, as one array. Joining them could take as much memory as the replay."""
     shape = (sum(map(len, blocks)), *blocks[0].shape[1:])
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]

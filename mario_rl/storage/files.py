@@ -1,4 +1,4 @@
-"""How a file is written so that no crash leaves half of one."""
+"""Writes files so that no crash leaves half of one."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file, then put it at `path` in one step that survives a crash.
 
     Raises:
-        OSError: if the disk is full, say; it names the file, and the previous one is untouched.
+        OSError: if the disk is full, for example. It names the file; the previous one is untouched.
     """
     make_directory(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -41,7 +41,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # a write does not say to what
+        if error.errno is not None and error.filename is None:  # a write does not name the file
             error.filename = str(path)
         raise
     finally:

@@ -49,8 +49,8 @@ class RunPaths:
         """
         if self.exists():
             raise UserError(
-                f"run {self.run_name!r} exists: progressive_mario_trainer.py --resume goes on with "
-                "it, or choose another --run-name"
+                f"run {self.run_name!r} exists: continue it with progressive_mario_trainer.py "
+                "--resume, or choose another --run-name"
             )
 
     def require_stats(self) -> None:

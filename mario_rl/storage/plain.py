@@ -1,4 +1,4 @@
-"""State between its two forms: dataclasses in the program; dictionaries, lists, arrays in files."""
+"""Converts states: dataclasses in the program; dictionaries, lists and arrays in files."""
 
 import types
 from dataclasses import asdict, is_dataclass
@@ -16,8 +16,8 @@ def from_plain(kind: Any, value: Any) -> Any:
     """The inverse of `to_plain`; tensors become arrays where the type says so.
 
     Args:
-        kind: a dataclass, or the type of one of its fields. A dataclass with a `from_dict` reads
-            itself.
+        kind: a dataclass, or the type of one of its fields. A dataclass that has a `from_dict` is
+            read by it.
 
     Raises:
         KeyError, TypeError, ValueError: if the value does not fit.

@@ -7,17 +7,17 @@ from mario_rl.storage.records import TABLES, RecordLog, Row, Table, write_checks
 
 
 class Recorder:
-    """Owns the files."""
+    """Owns the files of the records."""
 
     def __init__(self, paths: RunPaths, contents: dict[str, bytes], env_steps: int) -> None:
         """
         Args:
-            contents: what `contents` returned at the checkpoint that the run goes on from: what
-                follows it in the files is dropped. Empty for a new run.
+            contents: what `contents` returned at the checkpoint from which the run continues.
+                Whatever comes after it in the files is dropped. Empty for a new run.
             env_steps: of that checkpoint.
         """
         self._folder = paths.stats
-        # Before the files are cut, so that at any instant they hold what is vouched for.
+        # Before the files are cut, so that they fit their checksums at any instant.
         write_checksums(self._folder, contents)
         self._logs = {
             table.name: RecordLog(self._folder / table.file, table, contents.get(table.file, b""))
@@ -44,11 +44,11 @@ class Recorder:
                     self._tensorboard.add_scalar(f"{table.name}/{name}", value, row["env_steps"])
 
     def contents(self) -> dict[str, bytes]:
-        """All that was recorded, by the names of the files."""
+        """All that was recorded, by file name."""
         return {log.path.name: log.content() for log in self._logs.values()}
 
     def sync(self) -> None:
-        """Force the records to the disk, and vouch for them."""
+        """Force the records to the disk, and write their checksums."""
         contents = self.contents()
         if self._tensorboard is not None:
             self._tensorboard.flush()

@@ -1,12 +1,12 @@
 """What a run records: one CSV file for each kind of row, written a line at a time.
 
-A line is the unit of loss: a crash can tear only the last one, which is dropped when the file is
-read. Checksums of what the files hold at the newest checkpoint lie beside them, so that a file
-that was damaged since is not taken for the truth; the checkpoint can restore it.
+A crash can tear only the last line, which is dropped when the file is read. Another file holds
+checksums of what the CSV files held at the newest checkpoint: they show damage since then, and the
+checkpoint can repair it.
 
 A row is a dictionary of values by column. A table lists the columns that are always there. Rows may
 have more, all of them numbers: whoever computes a new statistic adds it to the row, and it is
-recorded. Rows without a value are NaN there.
+recorded. Rows that lack a value have NaN there.
 """
 
 import csv
@@ -36,7 +36,7 @@ class Table:
 
     name: str
     columns: dict[str, type]
-    added: dict[str, Any] = field(default_factory=dict)  # not in older files; the value there
+    added: dict[str, Any] = field(default_factory=dict)  # missing in older files: their value
 
     @property
     def file(self) -> str:
@@ -82,8 +82,8 @@ class RecordLog:
         """Open the file, or create it.
 
         Args:
-            content: what a checkpoint remembers of it. Whatever follows in the file is dropped; a
-                file that does not begin with this is replaced, with a warning.
+            content: what it held at the checkpoint. Whatever comes after it in the file is dropped;
+                a file that does not begin with it is replaced, with a warning.
 
         Raises:
             UserError: if the file lacks columns of the table.
@@ -106,7 +106,7 @@ class RecordLog:
         self._file.truncate(len(self._content))
 
     def has_columns_of(self, row: Row) -> bool:
-        """Whether `append` only has to append."""
+        """Whether `append` need not write the file again."""
         return row.keys() <= set(self._columns)
 
     def append(self, row: Row) -> None:
@@ -144,7 +144,10 @@ class RecordLog:
 
 
 def write_checksums(folder: Path, contents: dict[str, bytes]) -> None:
-    """Vouch for what CSV files in a folder begin with, by their names.
+    """Write checksums of what the CSV files in a folder begin with.
+
+    Args:
+        contents: by file name.
 
     Raises:
         OSError: if the folder is not writable.
@@ -164,12 +167,12 @@ def read_records(path: Path, table: Table) -> pd.DataFrame:
     """All complete rows of a file; none if the file does not exist.
 
     Returns:
-        the columns of the table, then those that the file has besides, as floats.
+        The columns of the table, then the other columns of the file, as floats.
 
     Raises:
         DamagedFile: if the file is not one of ours, or not as it was written.
     """
-    size, crc32 = _vouched(path)  # first, since a run that goes on may vouch for more at any time
+    size, crc32 = _vouched(path)  # first: a run that is training may write new ones at any time
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -195,7 +198,7 @@ def read_records(path: Path, table: Table) -> pd.DataFrame:
 
 
 def with_added_columns(content: bytes, table: Table) -> bytes:
-    """A file's content, with the columns that there were not yet when it was begun."""
+    """A file's content, with the columns that did not exist yet when it was begun."""
     header, newline, rows = content.partition(b"\n")
     missing = {k: v for k, v in table.added.items() if k.encode() not in header.split(b",")}
     if not newline or not missing:
@@ -206,7 +209,7 @@ def with_added_columns(content: bytes, table: Table) -> bytes:
 
 
 def _vouched(path: Path) -> tuple[int, int]:
-    """How many bytes of a file were vouched for, and their CRC-32."""
+    """How many bytes of a file the checksum covers, and their CRC-32."""
     checksums = path.with_name(CHECKSUMS)
     if not checksums.exists():  # the run is older than they are
         return 0, 0

@@ -1,8 +1,8 @@
 """Files of tensors and plain values: models, and the states in checkpoints.
 
-They come from anywhere, also from the internet. They are loaded with `weights_only=True`, so that
-they cannot run code; a file that unfolds to more than its own size is refused, so that it cannot
-exhaust memory; and a checksum of the content, which PyTorch's format lacks, finds flipped bits.
+They may come from the internet. So they are loaded with `weights_only=True` and cannot run code. A
+file that unfolds to more than its own size is refused and cannot exhaust memory. A checksum of the
+content, which PyTorch's format lacks, finds flipped bits.
 """
 
 import warnings
@@ -41,8 +41,8 @@ def save_tensors(path: Path, kind: str, content: dict[str, Any]) -> None:
 
 
 def load_tensors(path: Path, kind: str) -> dict[str, Any]:
-    """The inverse of `save_tensors`; arrays come back as CPU tensors, and `schema` tells the
-    version that the content is of.
+    """The inverse of `save_tensors`. Arrays come back as CPU tensors, and `schema` is the version
+    of the content.
 
     Raises:
         UserError: if the file is missing or of a newer version.
@@ -75,8 +75,8 @@ def load_tensors(path: Path, kind: str) -> dict[str, Any]:
 def check_schema(path: Path, schema: Any) -> None:
     """
     Raises:
-        UserError: if a newer program wrote the file.
-        DamagedFile: if none did.
+        UserError: if a newer version of the program wrote the file.
+        DamagedFile: if no version did.
     """
     if type(schema) is not int or schema < 1:
         raise DamagedFile(f"{path} is damaged: it has no file version")
@@ -88,7 +88,7 @@ def check_schema(path: Path, schema: Any) -> None:
 
 
 def _require_plain_zip(path: Path) -> None:
-    """PyTorch stores its entries uncompressed: one that is compressed could be a bomb."""
+    """PyTorch stores its entries uncompressed. A compressed one could be a zip bomb."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
@@ -112,10 +112,10 @@ def _checksum(content: dict[str, Any], budget: float = float("inf")) -> int:
 
     Args:
         budget: how much to read, in bytes of tensors and in values. A few bytes of a pickle can
-            describe a tensor without end, or a list of a list of a list of the same values.
+            describe an endless tensor, or a list of a list of a list of the same values.
 
     Raises:
-        ValueError: if that is not enough, or there is something else in it.
+        ValueError: if the content exceeds it, or holds anything else.
     """
     crc = 0
     unread: list[Any] = [content]

@@ -19,11 +19,11 @@ from mario_rl.training.trainer import Trainer
 def build_games(
     config: Config, num_envs: int, report: Callable[[str], None], num_retrying: int = 0
 ) -> Games:
-    """Games of their own.
+    """New games, on the backend that the config names.
 
     Args:
-        report: is told in one line what the user should know of them.
-        num_retrying: how many of the games, the first, make save points.
+        report: called with each line that the user should see.
+        num_retrying: how many of the games make save points; they are the first ones.
     """
     games: Games = BACKENDS.get(config.run.games)(config.env, num_envs, report, num_retrying)
     return games
@@ -32,7 +32,7 @@ def build_games(
 def build_learner(
     config: Config, device: torch.device, trunk_dtype: torch.dtype = torch.float32
 ) -> Learner:
-    """A learner whose network has weights that the seed decides."""
+    """A learner whose network has random weights, drawn from the seed."""
     torch.manual_seed(config.run.seed)
     network = build_network(config, trunk_dtype).to(device)
     learner: Learner = LEARNERS.get(config.learner.learner)(network, config.learner)

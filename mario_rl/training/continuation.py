@@ -17,7 +17,7 @@ from mario_rl.storage.paths import RunPaths
 from mario_rl.training.lifecycle import create_run
 from mario_rl.training.state import RunState
 
-# At most: the model knows the way, and random play would undo that.
+# At most this: the model knows the way, and random play would undo that.
 FINE_TUNING_EPSILON = 0.1
 
 
@@ -81,9 +81,9 @@ def create_iteration(
     run is there, with the replay in it.
 
     It takes over the model's settings, with these exceptions: epsilon starts low; the learning rate
-    and the importance exponent continue from the values they had reached; `changes` come last. The
-    average of the weights continues, too; otherwise it would forget the model at the first update.
-    On another stage it starts again, and forgets the model.
+    and the importance exponent continue from the values they had reached; `changes` override all.
+    On the same stage the average of the weights continues, too; otherwise the first update would
+    replace the model. On another stage the average starts again.
 
     Returns:
         The new run's paths, ready to be resumed.
@@ -132,8 +132,8 @@ def create_iteration(
 
 
 def _inherited_replay(parent: RunPaths, config: Config) -> tuple[Checkpoint[RunState] | None, str]:
-    """The newest checkpoint of the model's run, if a run with this config can go on with the
-    replay in it, and a phrase that says so or why not."""
+    """The newest checkpoint of the model's run, if a run with this config can use its replay; and
+    a phrase for the user that says so, or why not."""
     store = CheckpointStore(parent.checkpoints)
     if not store.exists():
         return None, f"replay empty: {parent.checkpoints} holds no checkpoint"

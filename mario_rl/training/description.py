@@ -15,7 +15,7 @@ from mario_rl.storage.paths import RunPaths
 
 
 def describe_run(paths: RunPaths, config: Config, lineage: Lineage) -> None:
-    """Write config.json, whose budget a resume may have changed, and once run.json."""
+    """Write config.json, as a resume may have changed the budget; and run.json, if it is new."""
     write_json(paths.config_json, config.to_dict())
     try:
         if paths.run_json.exists():
@@ -38,7 +38,7 @@ def describe_run(paths: RunPaths, config: Config, lineage: Lineage) -> None:
 
 
 def note_session(paths: RunPaths, env_steps: int) -> None:
-    """Add to run.json that somebody starts or resumes the run at this point."""
+    """Add to run.json that the run is started or resumed here."""
     description = read_json(paths.run_json)
     session = {"started": _now(), "command": shlex.join(sys.argv), "env_steps": env_steps}
     description["sessions"] = [*description.get("sessions", []), session]

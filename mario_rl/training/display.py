@@ -1,4 +1,4 @@
-"""What a training run shows while it lasts: a live panel on a terminal, plain lines elsewhere."""
+"""Shows a training run while it lasts: a live panel on a terminal, plain lines elsewhere."""
 
 import math
 import os
@@ -34,7 +34,7 @@ class Status:
 
 
 class Display:
-    """Of one run."""
+    """Shows one run."""
 
     def __init__(self, run_name: str) -> None:
         self._run_name = run_name
@@ -89,7 +89,7 @@ class Display:
     def _time_left(self, status: Status, now: float) -> str:
         assert self._first is not None
         done = status.budget_spent - self._first.budget_spent
-        if not 0 < done < math.inf:  # nothing yet, or hours so few that they overflow
+        if not 0 < done < math.inf:  # nothing yet, or a budget in hours that is tiny
             return "-"
         seconds = (now - self._started) * max(0.0, 1 - status.budget_spent) / done
         minutes = round(seconds / 60)
@@ -104,7 +104,7 @@ class Display:
 def _print(text: str) -> None:
     try:
         say(text)
-    except BrokenPipeError:  # the reader, such as head, has gone; the run goes on without it
+    except BrokenPipeError:  # the reader, such as head, has ended; the run continues without it
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 

@@ -7,15 +7,16 @@ from mario_rl.evaluation.figures import Evaluation, most_stages_cleared, summari
 from mario_rl.evaluation.play import play_episodes
 from mario_rl.games.interface import Episode, Games
 from mario_rl.storage.records import EVALUATIONS
+from mario_rl.training.budget import budget_spent
 from mario_rl.training.trainer import Trainer
 
-_CONFIRMATION = 4  # times as many games are played again by a policy that may be the best
-_SEEDS = 1 << 31  # from here on, so that games of eval_mario.py never chose the model
+_CONFIRMATION = 4  # a policy that may be the best plays this many times as many games again
+_SEEDS = 1 << 31  # the first: smaller ones are for eval_mario.py, whose games choose no model
 
 
 @dataclass(frozen=True)
 class EvaluatorState:
-    """What the future of an evaluator depends on."""
+    """Everything that the future of an evaluator depends on."""
 
     best: Evaluation | None = None
     evaluated_at: int = 0  # env steps
@@ -34,26 +35,26 @@ class Evaluator:
 
     @property
     def due(self) -> bool:
-        """Whether a multiple of the interval, or the end of the run, is reached since the last."""
+        """Whether a multiple of the interval, or the end, was reached since the last evaluation."""
         trainer = self._trainer
         interval = trainer.config.evaluation.eval_interval
         return trainer.env_steps // interval > self.evaluated_at // interval or (
-            trainer.budget_spent >= 1 and trainer.env_steps > self.evaluated_at
+            budget_spent(trainer) >= 1 and trainer.env_steps > self.evaluated_at
         )
 
     def evaluate(self, games: Games, should_stop: Callable[[], bool]) -> Evaluation | None:
         """Play evaluation episodes, and record the outcome.
 
-        Few games tell little, and the best of many evaluations is the luckiest as well. So a policy
+        Few games tell little, and the best of many evaluations is also the luckiest. So a policy
         that cleared something, and may be the best by the 95 % interval of what it clears, plays
-        more games, and is the best if it then still is.
+        more games. It becomes the best only if all its games together are better.
 
         Args:
             games: not those of the training.
 
         Returns:
-            The evaluation, which is `best` if it is the best so far; None if `should_stop` ended it
-            early: it then stays due.
+            The evaluation; it is also `best` if it is the best so far. None if `should_stop` ended
+            it early: it is then still due.
         """
         trainer = self._trainer
         trainer.learner.wait()

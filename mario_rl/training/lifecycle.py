@@ -1,7 +1,7 @@
 """A run from its creation to its end: open it, prepare the machine, build its parts, train.
 
-A run begins its life as a checkpoint without any progress, made here or by continue_training.py,
-so that starting, resuming and continuing are all the same: load the newest checkpoint and train.
+A new run is first a checkpoint without progress, made here or by continue_training.py. So starting,
+resuming and continuing are the same: load the newest checkpoint, and train.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def create_run(
     replay, frames, rows = None, [], range(0)
     if inherited is not None:
         progress = inherited.state.progress
-        # A run that has not played yet has inherited its replay itself.
+        # A run that has not played yet still has the replay that it inherited.
         replay = progress.trainer.replay if progress else inherited.state.replay
         frames = inherited.frames
         if replay is not None:
@@ -82,10 +82,10 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[s
 
     Args:
         given: settings by their flat names. A resume may change those that bind only the machine.
-        say: is told what is prepared.
+        say: called with lines about the device, the precision and the replay.
 
     Raises:
-        UserError: for everything that the user can mend.
+        UserError: for every mistake that the user can correct.
     """
     if resume:
         if not CheckpointStore(paths.checkpoints).exists():
@@ -106,7 +106,7 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[s
 
 @dataclass(frozen=True)
 class _Machine:
-    """What of the machine a run uses."""
+    """The parts of the machine that a run uses."""
 
     device: torch.device
     trunk_dtype: torch.dtype
@@ -129,7 +129,7 @@ def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None]) -
 def _open(
     paths: RunPaths, given: dict[str, Any], say: Callable[[str], None], stack: ExitStack
 ) -> Session:
-    """The run as it was at the newest checkpoint. The stack closes what it consists of."""
+    """The run as it was at the newest checkpoint. The stack closes its parts."""
     store = CheckpointStore(paths.checkpoints)
     checkpoint = store.load(RunState.from_file)
     config = _resumed_config(checkpoint.state.config, given)
@@ -164,7 +164,7 @@ def _prepare_machine(config: Config, say: Callable[[str], None]) -> _Machine:
     say(limit_memory(device, config.run.gpu_memory_fraction))
     dtype = trunk_dtype(config.run.precision, device)
     say(f"precision: convolutions in {str(dtype).removeprefix('torch.')}, the rest in float32")
-    frames_place, line = _place_replay(config, device, "free some to go on with this run")
+    frames_place, line = _place_replay(config, device, "free some to continue this run")
     say(line)
     return _Machine(device, dtype, frames_place)
 
@@ -191,13 +191,13 @@ def _build_trainer(
     if progress:
         trainer.load_state(progress.trainer, frames)
         display.line(f"resumed at {trainer.episodes} episodes, {trainer.env_steps:,} steps")
-    elif state.replay:  # of the run whose model this one begins with
+    elif state.replay:  # inherited from the run of the model that this one begins with
         trainer.replay.load_state(state.replay, frames)
     return trainer
 
 
 def _recorded(paths: RunPaths, records: dict[str, Any]) -> dict[str, bytes]:
-    """What the CSV files held at a checkpoint, by their names."""
+    """What the CSV files held at a checkpoint, by file name."""
     if all(isinstance(value, int) for value in records.values()):  # schema 1 knew only their sizes
         sizes = {f"{name}.csv": size for name, size in records.items()}
         return {name: (paths.stats / name).read_bytes()[:size] for name, size in sizes.items()}

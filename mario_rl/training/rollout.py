@@ -1,9 +1,9 @@
-"""The training games: what each is told to do, and what is going on in it.
+"""The training games: the commands of a step, and the episodes that they play.
 
-Some of them do not start the stage again after a death or a stall but go on from their last save
-point, so that they get as far as the policy and its exploration lead, and practise longest what is
-hardest (a simple form of the returns of Go-Explore, Ecoffet et al. 2021, and of the resets of
-Salimans & Chen 2018). The others play from the start, as in evaluations.
+After a death or a stall some of the games continue from their last save point instead of the start.
+So they get as far as the policy and its exploration can, and practise longest what is hardest (a
+simple form of Go-Explore, Ecoffet et al. 2021, and of Salimans & Chen 2018). The others play from
+the start, as in evaluations.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ MAX_RETRIES = 16
 
 
 class Step(NamedTuple):
-    """What one step of N games has brought."""
+    """The result of one step of N games."""
 
     frames: np.ndarray  # uint8 [N, 84, 84]
     actions: np.ndarray  # int64 [N]; no action where `is_first`
-    is_first: np.ndarray  # bool [N], whether an episode is being begun
+    is_first: np.ndarray  # bool [N], whether an episode is being started
     records: np.ndarray  # RECORD_DTYPE [N]
     ended: dict[int, Episode]  # by the number of the game
 
 
 @dataclass(frozen=True)
 class RolloutState:
-    """All that the future of the games depends on, as it lies in checkpoints."""
+    """Everything that the future of the games depends on, as it is in checkpoints."""
 
     needs_reset: np.ndarray  # bool [N], whether the next command begins an episode
     noops_left: np.ndarray  # int64 [N], emulated frames that pass before the first decision
@@ -47,7 +47,7 @@ class RolloutState:
 
 
 class Rollout:
-    """N games, in lockstep. A new one starts all of them."""
+    """N games, in lockstep. At first all of them start an episode."""
 
     def __init__(self, games: Games, exploration: Exploration) -> None:
         self.games = games
@@ -60,8 +60,8 @@ class Rollout:
         self._commands = np.zeros(num_envs, dtype=np.int64)
 
     def step_async(self, q_values: np.ndarray, env_steps: int) -> None:
-        """Begin a step: the actions that the exploration chooses; retries and resets, and after
-        these a random number of no-op frames.
+        """Begin a step: with the actions that the exploration chooses, or with retries and resets.
+        A reset is followed by a random number of no-op frames.
 
         Args:
             q_values: float32 [N, num_actions].
@@ -76,7 +76,7 @@ class Rollout:
         self.games.step_async(commands, step_frames)
 
     def step_wait(self) -> Step:
-        """Finish it."""
+        """Finish the step."""
         frames, records = self.games.step_wait()
         commands = self._commands
         begins, plays = (commands == RESET) | (commands == RETRY), commands >= 0
@@ -95,7 +95,7 @@ class Rollout:
         return Step(frames, commands, commands < 0, records, ended)
 
     def state(self) -> RolloutState:
-        """Between two steps."""
+        """Call this between two steps."""
         positions = self.games.positions
         return RolloutState(
             needs_reset=self._needs_reset,

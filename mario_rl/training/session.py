@@ -1,4 +1,4 @@
-"""One process's share of a run: the loop with evaluations, checkpoints and what is shown."""
+"""A run in this process: the training loop, evaluations, checkpoints, and what is shown."""
 
 import os
 import shlex
@@ -22,6 +22,7 @@ from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import to_plain
 from mario_rl.training.assembly import build_games
+from mario_rl.training.budget import budget_spent
 from mario_rl.training.display import Display, Status
 from mario_rl.training.evaluator import Evaluator
 from mario_rl.training.state import Progress
@@ -32,7 +33,7 @@ _INSTALLED_COMMANDS = ("mario-train", "mario-continue")
 
 
 class Session:
-    """One process's share of a run."""
+    """The part of a run that this process trains."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Session:
     ) -> None:
         """
         Args:
-            checkpointed_episodes: how many there were at the newest checkpoint.
+            checkpointed_episodes: the number of episodes at the newest checkpoint.
         """
         self._paths = paths
         self._trainer = trainer
@@ -71,16 +72,16 @@ class Session:
         """Train until the budget is spent or somebody asks for a stop."""
         trainer, evaluator = self._trainer, self._evaluator
         self._display.update(self._status())
-        # What an iteration starts from is evaluated, too.
+        # A continued run is evaluated before its first step.
         evaluate = self._lineage.iteration > 1 and evaluator.best is None
         while True:
             new_model = (evaluate or evaluator.due) and self._evaluate()
             evaluate = False
-            # A run that is killed after a new model must know of it.
+            # A run that is killed after a new model must still know of it.
             save = new_model or self._checkpoint_due()
             if save:
                 self._save()
-            if self._stop_requested() or trainer.budget_spent >= 1:
+            if self._stop_requested() or budget_spent(trainer) >= 1:
                 break
             self._before_step()
             trainer.step()
@@ -129,7 +130,7 @@ class Session:
         return self._trainer.episodes // interval > self._checkpointed_episodes // interval
 
     def _save(self) -> None:
-        """Begin to write a checkpoint of this instant. Training goes on meanwhile."""
+        """Begin to write a checkpoint of this instant. Training continues meanwhile."""
         self._finish_saving()
         trainer = self._trainer
         self._checkpointed_episodes = trainer.episodes
@@ -159,7 +160,7 @@ class Session:
         self._saving = self._thread.submit(write)
 
     def _before_step(self) -> None:
-        """Let no frame be overwritten that is being saved, and learn of failures."""
+        """Wait if a frame that is being saved would be overwritten; raise errors of the saving."""
         overwritten = self._trainer.replay.ring.overwritten_row in self._rows_being_saved
         if self._saving is not None and (overwritten or self._saving.done()):
             self._finish_saving()
@@ -184,17 +185,17 @@ class Session:
             best=best.cleared(trainer.config.env.stage) if best else "-",
             memory_bytes=resident_memory_bytes(),
             gpu_bytes=gpu_memory(trainer.learner.device)[0],
-            budget_spent=trainer.budget_spent,
+            budget_spent=budget_spent(trainer),
         )
 
     def _say_farewell(self) -> None:
         trainer, paths = self._trainer, self._paths
-        if trainer.budget_spent < 1 or self._evaluator.due:
+        if budget_spent(trainer) < 1 or self._evaluator.due:
             self._display.line(f"stopped and saved; go on with: {resume_command(paths)}")
             return
         self._display.line(
             f"finished: {trainer.episodes} episodes, {trainer.env_steps:,} steps, "
-            f"{trainer.hours:.2f} h (a larger budget with --resume goes on)"
+            f"{trainer.hours:.2f} h (to continue: --resume and a larger budget)"
         )
         if (best := self._evaluator.best) is not None:
             figures = best.brief(trainer.config.env.stage)
@@ -202,10 +203,10 @@ class Session:
 
 
 def resume_command(paths: RunPaths) -> str:
-    """The command line that goes on with a run, as it works in the current directory.
+    """The command line that resumes a run, for the current directory.
 
-    It starts the trainer in the way that this process was started: by the installed command, which
-    lies beside the others, or else by the script.
+    It names the installed command if this process was started by an installed command, or else the
+    script.
     """
     started = Path(sys.argv[0])
     if started.name in _INSTALLED_COMMANDS:
@@ -232,7 +233,7 @@ def _relative(path: Path) -> str:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGINT and SIGTERM are only noted; a second SIGINT interrupts at once."""
+    """Inside the block SIGINT and SIGTERM are only noted; a second SIGINT interrupts at once."""
     received: list[int] = []
 
     def note(number: int, _: Any) -> None:

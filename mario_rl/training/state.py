@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and how the files of older versions become that."""
+"""What a checkpoint holds, and how files of older versions are converted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,24 +21,24 @@ class Progress:
 
     trainer: TrainerState
     evaluator: EvaluatorState
-    checkpointed_episodes: int  # how many there were at the newest checkpoint
+    checkpointed_episodes: int  # the number of episodes at the newest checkpoint
     # What the CSV files held, uint8 [bytes] by file name. Schema 1 had only their sizes.
     records: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class RunState:
-    """All that the future of a run depends on, but the replay's frames."""
+    """Everything that the future of a run depends on, except the replay's frames."""
 
     config: Config
     lineage: Lineage
     learner: LearnerState
     progress: Progress | None = None  # None before the first step
-    replay: ReplayState | None = None  # before the first step: that of the parent's run
+    replay: ReplayState | None = None  # inherited from another run; only before the first step
 
     @classmethod
     def from_file(cls, content: dict[str, Any]) -> "RunState":
-        """From the content of a file of any schema, which may be changed.
+        """From the content of a file of any schema. The content may be changed.
 
         Raises:
             KeyError, TypeError, ValueError: if it is damaged.
@@ -53,8 +53,8 @@ class RunState:
 
 
 def _to_schema_2(state: dict[str, Any]) -> None:
-    """Updates run beside the games: the policy acted with the newest weights before, no result was
-    outstanding, and no-op frames were part of the reset."""
+    """Updates run beside the games. Before, the policy acted with the newest weights, no update was
+    pending, and no-op frames were part of the reset."""
     learner, progress = state["learner"], state["progress"]
     if progress is None:
         return
@@ -83,7 +83,7 @@ def _to_schema_3(state: dict[str, Any]) -> None:
 
 
 def _to_schema_4(state: dict[str, Any]) -> None:
-    """The parts of a run have a state each, an update knows its slots, and metrics have names."""
+    """Each part of a run has a state, an update has its slots, and metrics have names."""
     learner, progress = state["learner"], state["progress"]
     result = learner.pop("result", None)
     if progress is None:
@@ -117,7 +117,7 @@ def _to_schema_4(state: dict[str, Any]) -> None:
     }
 
 
-# By the last schema that needs it, in the order in which they apply.
+# By the newest schema that needs it, in the order of application.
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {
     1: _to_schema_2,
     2: _to_schema_3,

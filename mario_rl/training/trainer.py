@@ -1,11 +1,10 @@
 """The training loop.
 
-One step of the loop: the actions are chosen, the games play them in other processes, and meanwhile
-the updates begin that the replay ratio asks for at this point of the run. An update runs in a
-thread, over several steps of the games if they are that fast. Its weights and priorities are used
-when the next one falls due, not when it happens to be done. Nothing depends on timing, so that a
-run is a function of its config and seed. Its clock is `env_steps`, the decisions of all games
-together.
+In one step of the loop the actions are chosen and the games play them in other processes. Meanwhile
+the updates begin that the replay ratio asks for. An update runs in a thread, and may take several
+steps. Its weights and priorities are used when the next update is due, not when it happens to be
+done. So nothing depends on timing, and a run is a function of its config and seed. The clock is
+`env_steps`, the decisions of all games together. docs/architecture.md draws it.
 """
 
 import math
@@ -33,7 +32,7 @@ UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
 
 @dataclass(frozen=True)
 class TrainerState:
-    """All that the future of the loop depends on, but the learner and the replay's frames."""
+    """Everything that the future of the loop depends on, except the learner and the frames."""
 
     env_steps: int
     updates: int
@@ -62,7 +61,7 @@ class Trainer:
     ) -> None:
         """
         Args:
-            sample_rng: of the transitions that are drawn from the replay.
+            sample_rng: for drawing transitions from the replay.
         """
         num_envs = config.exploration.num_envs
         self.config = config
@@ -97,19 +96,8 @@ class Trainer:
     def importance_exponent(self) -> float:
         return importance_exponent(self.config.replay, self.env_steps)
 
-    @property
-    def budget_spent(self) -> float:
-        """The share of the budget that is used up; 1 or more when the run is over."""
-        run = self.config.run
-        shares = [self.episodes / run.num_episodes]
-        if run.max_steps is not None:
-            shares.append(self.env_steps / run.max_steps)
-        if run.max_hours is not None:
-            shares.append(self.hours / run.max_hours)
-        return max(shares)
-
     def step(self) -> None:
-        """One decision in every game, and the updates that fall due with it."""
+        """One decision in every game, and the updates that are due with it."""
         before = self.env_steps
         q_values = self.learner.acting_net.q_values(self.replay.ring.stacks(self._slots))
         self.rollout.step_async(q_values, self.env_steps)
@@ -216,7 +204,7 @@ class Trainer:
         )
 
     def load_state(self, state: TrainerState, frames: list[tuple[int, np.ndarray]]) -> None:
-        """The inverse of `state`: bring the games, too, to where they were.
+        """The inverse of `state`. It brings the games to where they were, too.
 
         Args:
             frames: the replay's, (first row, uint8 [rows, N, 84, 84]), oldest first.

@@ -23,19 +23,19 @@ class UpdateLog:
         self.resume({}, env_steps=0, updates=0)
 
     def resume(self, metrics: dict[str, list[float]], env_steps: int, updates: int) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self.metrics = metrics
         self._since = time.monotonic()
         self._env_steps_before, self._updates_before = env_steps, updates
 
     def add(self, metrics: dict[str, float]) -> None:
-        """Take in the metrics of an update."""
+        """Add the metrics of an update."""
         for name, value in metrics.items():
             self.metrics.setdefault(name, []).append(value)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The time inside does not count: the speeds are those of training."""
+        """Time inside the block does not count: the speeds are those of training."""
         began = time.monotonic()
         yield
         self._since += time.monotonic() - began
