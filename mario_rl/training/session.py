@@ -1,5 +1,6 @@
 """A run in this process: the training loop, evaluations, checkpoints, and what is shown."""
 
+import copy
 import os
 import shlex
 import shutil
@@ -25,7 +26,7 @@ from mario_rl.training.assembly import build_games
 from mario_rl.training.budget import budget_spent
 from mario_rl.training.display import Display, Status
 from mario_rl.training.evaluator import Evaluator
-from mario_rl.training.state import Progress
+from mario_rl.training.state import Progress, RunState
 from mario_rl.training.trainer import Trainer
 
 # Those of pyproject.toml that train.
@@ -143,18 +144,13 @@ class Session:
                 for name, content in trainer.recorder.contents().items()
             },
         )
-        state = {
-            "config": trainer.config.to_dict(),
-            "lineage": to_plain(self._lineage),
-            "progress": to_plain(progress),  # a copy
-            "replay": None,
-        }
+        progress = copy.deepcopy(progress)  # the next step changes what is in it
         learner, rows = trainer.learner.begin_state(), trainer.replay.ring.rows
         self._rows_being_saved = self._store.new_rows(rows)
 
         def write() -> None:
-            content = {**state, "learner": to_plain(learner.result())}
-            self._store.save(content, rows, trainer.replay.ring.frames_of)
+            state = RunState(trainer.config, self._lineage, learner.result(), progress)
+            self._store.save(to_plain(state), rows, trainer.replay.ring.frames_of)
             trainer.recorder.sync()
 
         self._saving = self._thread.submit(write)
