@@ -116,10 +116,11 @@ MATRIX ?= $(STACKS)
 matrix: $(MATRIX:%=.venv-matrix-%/.ready)
 	@for v in $(MATRIX); do echo "Python $$v"; .venv-matrix-$$v/bin/python -m pytest -m "not slow" $(ARGS) || exit 1; done
 
-# An environment of its own and an empty folder, so that nothing of the checkout is within reach.
+# An environment of its own and an empty folder, so that nothing of the checkout is within reach. To compile
+# all that is installed would take longer than the game.
 wheel: | preflight
 	@rm -rf build dist
 	@$(PYTHON) -m venv --clear .venv-wheel
 	@.venv-wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
-	@.venv-wheel/bin/python $(PIP_INSTALL) dist/*.whl
+	@.venv-wheel/bin/python $(PIP_INSTALL) --no-compile dist/*.whl
 	@rm -rf build/empty && mkdir -p build/empty && cd build/empty && ../../.venv-wheel/bin/mario-eval --model-path 1-1 --episodes 1 --json

@@ -85,7 +85,11 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The commit of this program, with "-dirty" if files were changed; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    checkout = Path(__file__).parents[1]
+    # Where this package is installed, a repository around it is somebody else's.
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
     command += ["--abbrev=40", "--exclude=*"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10)
