@@ -20,7 +20,7 @@ from scripts import call
 
 from mario_rl.config import Config
 from mario_rl.errors import UserError
-from mario_rl.games.mario_game import OUTCOMES
+from mario_rl.games.interface import OUTCOMES
 from mario_rl.reports import comparison, panels, plots
 from mario_rl.reports.comparison import Curve
 from mario_rl.reports.position_plot import ENDS

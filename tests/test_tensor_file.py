@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mario_rl.agent.saved_model import Model
+from mario_rl.agent.saved_model import SavedModel
 from mario_rl.errors import DamagedFile, UserError
 from mario_rl.storage.tensor_file import SCHEMA, load_tensors, save_tensors
 
@@ -112,7 +112,7 @@ def test_a_pickle_with_a_payload_does_not_run(tmp_path, monkeypatch):
     torch.save({"kind": "model", "x": Payload()}, "old.pth", _use_new_zipfile_serialization=False)
     for name in ("evil.pth", "plain.pth", "old.pth"):
         with pytest.raises(UserError, match="damaged or is no Mario RL model"):
-            Model.load(Path(name))
+            SavedModel.load(Path(name))
     assert not Path("payload-ran").exists()
 
 
