@@ -3,14 +3,14 @@
 import contextlib
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mario_rl.agent.saved_model import SavedModel
-from mario_rl.config import EVALUATION_EPSILON, MAX_NOOP_FRAMES, Config
+from mario_rl.config import EVALUATION_EPSILON, MAX_NOOP_FRAMES, Config, RunConfig
 from mario_rl.device import leave_cores_to_the_games
 from mario_rl.errors import UserError
 from mario_rl.evaluation.figures import summarize
@@ -56,7 +56,8 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     """
     model = SavedModel.load(request.model_path)
     leave_cores_to_the_games()
-    config = model.config
+    # How a machine is used is not for the model to say.
+    config = replace(model.config, run=RunConfig())
     if request.stage is not None:
         config = config.replaced({"stage": request.stage})
     stage = config.env.stage
