@@ -1,5 +1,7 @@
 """The functions and classes of `import mario_rl`."""
 
+import multiprocessing
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ def train(
 ) -> None:
     """Train an agent, as progressive_mario_trainer.py does: until the budget is spent, or Ctrl-C.
 
+    In a script, call it under `if __name__ == "__main__":`; the worker processes import the script.
+
     Args:
         settings: the flags of the script, such as stage="1-1", max_steps=100_000.
 
@@ -39,4 +43,9 @@ def train(
         UserError: for a setting that does not exist or is out of range, and for every other
             mistake that the caller can correct.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(
+            'mario_rl.train: put the call under `if __name__ == "__main__":`, because the worker '
+            "processes import your script, too"
+        )
     lifecycle.train(RunPaths(output_dir, run_name), settings, resume, say)

@@ -1,5 +1,6 @@
 """`import mario_rl`: the Gymnasium environments, policies, and what runs recorded."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -157,6 +158,19 @@ def test_unknown_names_are_errors(tmp_path):
     with pytest.raises(mario_rl.UserError, match="no run 'run'"):
         mario_rl.read_run("run", tmp_path)
     assert set(mario_rl.__all__) <= set(vars(mario_rl.api))
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    (tmp_path / "unguarded.py").write_text(
+        "import mario_rl\n"
+        "mario_rl.train('run', stage='1-1', num_envs=1, max_steps=20, learning_starts=300)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "unguarded.py"], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert "put the call under `if __name__" in result.stderr
 
 
 def test_another_library_trains_on_the_environment():

@@ -138,6 +138,6 @@ def test_a_file_is_preferred_to_a_shipped_model(tmp_path):
 @pytest.mark.parametrize("script", ["eval_mario.py", "continue_training.py"])
 def test_neither_a_file_nor_a_shipped_model(tmp_path, script):
     code, _, errors = call(script, ["--model-path", "9-9"], tmp_path)
-    assert code == 2 and errors.startswith("error: --model-path 9-9: no such file, and ")
+    assert code == 2 and errors.startswith("error: 9-9: no such file, and ")
     code, _, errors = call(script, ["--model-path", "models/9-9.pth"], tmp_path)
     assert (code, errors) == (2, "error: models/9-9.pth: no such file\n")

@@ -36,4 +36,4 @@ def model_file(path: str) -> Path:
     try:
         return shipped_model(path)
     except UserError as error:
-        raise UserError(f"--model-path {path}: no such file, and {error}") from None
+        raise UserError(f"{path}: no such file, and {error}") from None
