@@ -34,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         module = item.path.stem
         names = {module, f"{module}::{item.originalname}"}
         item.add_marker(next((tier for tier, tests in TIERS.items() if names & tests), "quick"))
+    # The slow modules first, so that at the end no core waits for another.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture
