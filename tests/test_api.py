@@ -125,6 +125,40 @@ def test_a_bad_setting_is_an_error():
         mario_rl.SuperMarioBros("1-1", gamma=0.5)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"frame_stack": 0}, {"frame_stack": "4"}, {"frame_stack": True}, {"max_noop_frames": -1},
+     {"max_noop_frames": 1.5}, {"max_noop_frames": 256}, {"render_mode": "ansi"}],
+)  # fmt: skip
+def test_bad_arguments_are_errors_in_one_line(arguments):
+    with pytest.raises(mario_rl.UserError, match=next(iter(arguments))):
+        mario_rl.SuperMarioBros("1-1", **arguments)
+
+
+def test_misuse_of_an_environment_is_told_and_does_not_crash():
+    env = mario_rl.SuperMarioBros("1-1", stall_steps=2)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(0)
+    for options in ({"noop_frames": -1}, {"noop_frames": "x"}, {"noop_frames": 1.5}, {"other": 1}):
+        with pytest.raises(mario_rl.UserError, match="noop_frames"):
+            env.reset(options=options)
+    env.reset(seed=0)
+    for action in (-1, 99, 1.7, "1", None):
+        with pytest.raises(gymnasium.error.InvalidAction):
+            env.step(action)
+    while not env.step(np.int64(0))[3]:
+        pass
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(0)
+    env.reset()
+    env.close()
+    env.close()
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(0)
+    with pytest.raises(gymnasium.error.ClosedEnvironmentError):
+        env.reset()
+
+
 def test_a_shipped_policy_clears_its_stage():
     policy = mario_rl.load(MODEL)
     env = mario_rl.make_env(policy)

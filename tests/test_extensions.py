@@ -164,7 +164,7 @@ def test_a_statistic_comes_into_every_record(monkeypatch, tmp_path):
     )
     events = event_accumulator.EventAccumulator(str(tmp_path / "stats/run/tensorboard"))
     events.Reload()
-    scalars = events.Scalars("updates/largest_td_error")
+    scalars = events.Scalars("train/largest_td_error")
     assert [event.step for event in scalars] == updates["env_steps"].tolist()
 
 

@@ -1,5 +1,8 @@
 """The record files: what is written is read, and of a torn file all that is whole."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,10 @@ import pandas as pd
 import pytest
 
 from mario_rl.errors import DamagedFile, UserError
+from mario_rl.storage import records
+from mario_rl.storage.files import atomic_write
+from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.records import (
     EPISODES,
     TABLES,
@@ -256,3 +263,36 @@ def test_damaged_cells_are_refused_in_one_line(good, bad, path):
     assert type(error.value) is DamagedFile
     message = str(error.value)
     assert str(path) in message and "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["a,b", "a\nb", "", "a b"])
+def test_a_name_that_is_no_column_is_refused(name, path):
+    content = write(path, make_row(UPDATES, 1), table=UPDATES)
+    log = RecordLog(path, UPDATES, content)
+    with pytest.raises(UserError, match="cannot be called"):
+        log.append({**make_row(UPDATES, 2), name: 1.0})
+    log.close()
+    assert path.read_bytes() == content
+
+
+def test_a_new_column_and_a_checkpoint_at_the_same_time(tmp_path, monkeypatch):
+    """The checkpoint's thread syncs while the file is written again."""
+    recorder = Recorder(RunPaths(tmp_path, "run"), {}, 0)
+    recorder.record(UPDATES, make_row(UPDATES, 1))
+    begun, done = threading.Event(), []
+
+    def slow_write(path, write):
+        begun.set()
+        time.sleep(0.2)
+        atomic_write(path, write)
+
+    monkeypatch.setattr(records, "atomic_write", slow_write)
+    with ThreadPoolExecutor(1) as thread:
+        row = {**make_row(UPDATES, 2), "entropy": 0.5}
+        done.append(thread.submit(recorder.record, UPDATES, row))
+        begun.wait()
+        recorder.sync()
+        done[0].result()
+    recorder.close()
+    frame = read_records(tmp_path / "stats" / "run" / "updates.csv", UPDATES)
+    assert frame["entropy"].fillna(-1).tolist() == [-1, 0.5]

@@ -19,7 +19,7 @@ from mario_rl.games.actions import action_names
 from mario_rl.games.interface import FRAME_SKIP, FRAMES_PER_SECOND, OUTCOMES, Status
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.games.window import Window
-from mario_rl.settings import require
+from mario_rl.settings import contains, require
 
 RenderMode = Literal["human", "rgb_array"]
 
@@ -62,6 +62,10 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
         """
         names = EnvConfig.__dataclass_fields__.keys()
         require(settings.keys() <= names, f"SuperMarioBros takes {', '.join(names)}")
+        _require_number("frame_stack", frame_stack, "[1, 64]")
+        _require_number("max_noop_frames", max_noop_frames, "[0, 255]")
+        modes = (None, *self.metadata["render_modes"])
+        require(render_mode in modes, f"render_mode {render_mode!r:.80}: choose from {modes}")
         config = Config().replaced({"stage": stage, **settings}).env
         self.action_names = action_names(config.action_set)
         self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
@@ -71,6 +75,8 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
         self._max_noop_frames = max_noop_frames
         self._frames: deque[np.ndarray] = deque(maxlen=frame_stack)
         self._window: Window | None = None  # opened by the first reset
+        self._is_over = True  # a reset is needed
+        self._is_closed = False
         self._game = MarioGame(config, self._show if render_mode == "human" else None)
 
     def reset(
@@ -79,24 +85,40 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
         """Begin an episode.
 
         Args:
-            options: {"noop_frames": n} for exactly n frames before the first decision.
+            options: {"noop_frames": n} for exactly n frames, 0 to 255, before the first decision.
 
         Raises:
-            UserError: if there is no display for "human".
+            UserError: for other options, or if there is no display for "human".
+            ClosedEnvironmentError: after `close`.
         """
+        if self._is_closed:
+            raise gymnasium.error.ClosedEnvironmentError("the environment is closed")
         super().reset(seed=seed)
         if self.render_mode == "human" and self._window is None:
             self._window = Window("Super Mario Bros.", 1 / FRAMES_PER_SECOND)
-        noop_frames = (options or {}).get("noop_frames")
-        if noop_frames is None:
-            noop_frames = int(self.np_random.integers(self._max_noop_frames + 1))
+        noop_frames = int(self.np_random.integers(self._max_noop_frames + 1))
+        if options:
+            require(list(options) == ["noop_frames"], "the only option is noop_frames")
+            noop_frames = options["noop_frames"]
+            _require_number("noop_frames", noop_frames, "[0, 255]")
         frame, status = self._game.reset(noop_frames)
+        self._is_over = False
         self._frames.extend([frame] * self._frames.maxlen)  # type: ignore[operator]
         return self._observation(), _info(status)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Hold an action for 4 frames, or until the episode ends."""
+        """Hold an action for 4 frames, or until the episode ends.
+
+        Raises:
+            InvalidAction: for anything but an element of the action space.
+            ResetNeeded: before the first reset, after the end of an episode, and after `close`.
+        """
+        if self._is_over:
+            raise gymnasium.error.ResetNeeded("no episode is being played: call reset")
+        if not self.action_space.contains(action):
+            raise gymnasium.error.InvalidAction(f"{action!r:.80} is not in {self.action_space}")
         frame, reward, terminated, truncated, status = self._game.step(int(action))
+        self._is_over = terminated or truncated
         self._frames.append(frame)
         return self._observation(), reward, terminated, truncated, _info(status)
 
@@ -113,8 +135,14 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
 
     def close(self) -> None:
         self._game.close()
+        self._is_over = self._is_closed = True
         if self._window is not None:
             self._window.close()
+
+
+def _require_number(name: str, value: Any, interval: str) -> None:
+    is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    require(is_number and contains(interval, value), f"{name} {value!r:.80}: must be in {interval}")
 
 
 def _info(status: Status) -> dict[str, Any]:

@@ -96,8 +96,8 @@ class CheckpointStore:
         """The newest checkpoint whose files are intact.
 
         Args:
-            decode: turns what was saved into the state. It may raise KeyError, TypeError or
-                ValueError if that is damaged.
+            decode: turns what was saved into the state. It may raise
+                AttributeError, KeyError, TypeError or ValueError if that is damaged.
 
         Raises:
             UserError: if there is none.
@@ -129,7 +129,7 @@ class CheckpointStore:
                 (segment["first_row"], np.load(self._directory / segment["file"], mmap_mode="r"))
                 for segment in segments
             ]
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DamagedFile(f"{path} is damaged: {error!r:.80}") from None
         return Checkpoint(decoded, frames), segments
 

@@ -1,5 +1,6 @@
 """Writes a run's records: CSV files, and TensorBoard event files where tensorboard is installed."""
 
+import threading
 from typing import Any
 
 from mario_rl.storage.paths import RunPaths
@@ -17,6 +18,9 @@ class Recorder:
             env_steps: of that checkpoint.
         """
         self._folder = paths.stats
+        # `sync` is called in the thread that writes checkpoints, and must not meet a file that is
+        # being written again.
+        self._rewriting = threading.Lock()
         # Before the files are cut, so that they fit their checksums at any instant.
         write_checksums(self._folder, contents)
         self._logs = {
@@ -35,13 +39,16 @@ class Recorder:
     def record(self, table: Table, row: Row) -> None:
         """Append a row: to the CSV file, and each of its numbers to TensorBoard."""
         log = self._logs[table.name]
-        if not log.has_columns_of(row):  # the file will be written again, with new columns
-            write_checksums(self._folder, {**self.contents(), table.file: b""})
-        log.append(row)
+        if log.has_columns_of(row):
+            log.append(row)
+        else:  # the file will be written again, with new columns
+            with self._rewriting:
+                write_checksums(self._folder, {**self.contents(), table.file: b""})
+                log.append(row)
         if self._tensorboard is not None:
             for name, value in row.items():
                 if name != "env_steps" and isinstance(value, int | float):
-                    self._tensorboard.add_scalar(f"{table.name}/{name}", value, row["env_steps"])
+                    self._tensorboard.add_scalar(f"{table.tag}/{name}", value, row["env_steps"])
 
     def contents(self) -> dict[str, bytes]:
         """All that was recorded, by file name."""
@@ -49,12 +56,13 @@ class Recorder:
 
     def sync(self) -> None:
         """Force the records to the disk, and write their checksums."""
-        contents = self.contents()
         if self._tensorboard is not None:
             self._tensorboard.flush()
-        for log in self._logs.values():
-            log.sync()
-        write_checksums(self._folder, contents)
+        with self._rewriting:
+            contents = self.contents()
+            for log in self._logs.values():
+                log.sync()
+            write_checksums(self._folder, contents)
 
     def close(self) -> None:
         for log in self._logs.values():

@@ -13,6 +13,7 @@ import csv
 import io
 import math
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from mario_rl.storage.files import atomic_write, read_json, write_json
 
 CHECKSUMS = "checksums.json"  # of the CSV files in the same folder
 
+_COLUMN = re.compile(r"[A-Za-z0-9_./-]+")
+
 Row = Mapping[str, Any]
 
 
@@ -35,6 +38,7 @@ class Table:
     """The columns that a CSV file always has, and their types."""
 
     name: str
+    tag: str  # of its numbers in TensorBoard
     columns: dict[str, type]
     added: dict[str, Any] = field(default_factory=dict)  # missing in older files: their value
 
@@ -46,6 +50,7 @@ class Table:
 # docs/files.md says what the columns mean.
 EPISODES = Table(
     "episodes",
+    "episode",
     {
         "episode": int, "env_steps": int, "hours": float, "env": int, "epsilon": float,
         "episode_return": float, "length_steps": int, "max_x": int, "world": int, "stage": int,
@@ -56,6 +61,7 @@ EPISODES = Table(
 )  # fmt: skip
 UPDATES = Table(
     "updates",
+    "train",
     {
         "env_steps": int, "updates": int, "episodes": int, "hours": float, "loss": float,
         "td_error": float, "q_value": float, "grad_norm": float, "epsilon": float,
@@ -65,6 +71,7 @@ UPDATES = Table(
 )  # fmt: skip
 EVALUATIONS = Table(
     "evaluations",
+    "evaluation",
     {
         "env_steps": int, "updates": int, "episodes": int, "hours": float, "eval_episodes": int,
         "clears": int, "clear_rate": float, "clear_rate_low": float, "clear_rate_high": float,
@@ -113,6 +120,8 @@ class RecordLog:
         """Write a row; columns that the file lacks are added to all rows."""
         if not self.has_columns_of(row):
             new = [name for name in row if name not in self._columns]
+            if bad := [name for name in new if not _COLUMN.fullmatch(name)]:
+                raise UserError(f"a statistic cannot be called {bad[0]!r:.80}: it names a column")
             self._columns += new
             rows = self._content.partition(b"\n")[2]
             header = ",".join(self._columns).encode() + b"\n"

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -229,7 +230,13 @@ def _relative(path: Path) -> str:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Inside the block SIGINT and SIGTERM are only noted; a second SIGINT interrupts at once."""
+    """Inside the block SIGINT and SIGTERM are only noted; a second SIGINT interrupts at once.
+
+    Only the main thread may handle signals; in another one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     received: list[int] = []
 
     def note(number: int, _: Any) -> None:
