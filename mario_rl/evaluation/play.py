@@ -26,10 +26,7 @@ class PlayedEpisode:
     position: Position  # its no-op frames and actions, from which it can be played again
     x: list[int]  # after each decision, pixels
     y: list[int]
-
-    def is_over(self, max_steps: int | None) -> bool:
-        """Whether the game has ended, or was cut off after `max_steps` decisions."""
-        return self.episode.outcome != "running" or self.episode.length_steps == max_steps
+    finished: bool = True  # to its end or `max_steps`; False if `should_stop` came before
 
 
 class _Player:
@@ -57,7 +54,7 @@ class _Player:
     def has_played(self) -> bool:
         return bool(self._records)
 
-    def so_far(self) -> PlayedEpisode:
+    def so_far(self, finished: bool) -> PlayedEpisode:
         """The episode so far."""
         episode_return = sum(float(record["reward"]) for record in self._records)
         return PlayedEpisode(
@@ -65,6 +62,7 @@ class _Player:
             self.position,
             x=[int(record["x"]) for record in self._records],
             y=[int(record["y"]) for record in self._records],
+            finished=finished,
         )
 
 
@@ -99,8 +97,8 @@ def play_episodes(
     starts = EpisodeStarts(games.num_envs)
     ring = FrameRing(STACK, games.num_envs)
 
-    def end(player: _Player) -> None:
-        played[player.number] = player.so_far()
+    def end(player: _Player, finished: bool) -> None:
+        played[player.number] = player.so_far(finished)
         on_end(player.number, played[player.number])
 
     while not should_stop():
@@ -127,8 +125,8 @@ def play_episodes(
             players[i].observe(records[i])
             ended = records[i]["outcome"] != RUNNING
             if ended or len(players[i].position.actions) == max_steps:
-                end(players.pop(i))
+                end(players.pop(i), finished=True)
     for _, player in sorted(players.items()):
         if player.has_played:
-            end(player)
+            end(player, finished=False)
     return [played[number] for number in sorted(played)]

@@ -65,7 +65,7 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     if not played:
         raise UserError("stopped before the first decision")
     # A game on which the window was closed is neither cleared nor lost.
-    finished = [one.episode for one in played if one.is_over(request.max_steps)]
+    finished = [one.episode for one in played if one.finished]
     trained = model.evaluation
     evaluation = None
     if finished:
