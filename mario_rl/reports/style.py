@@ -22,4 +22,5 @@ RC_PARAMS: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9.5,
     "lines.linewidth": 1.8,
+    "text.parse_math": False,  # a name with a $ is a name
 }

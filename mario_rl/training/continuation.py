@@ -138,7 +138,7 @@ def _inherited_replay(parent: RunPaths, config: Config) -> tuple[Checkpoint[RunS
     if not store.exists():
         return None, f"replay empty: {parent.checkpoints} holds no checkpoint"
     try:
-        checkpoint = store.load(RunState.from_file)
+        checkpoint = store.load(RunState.from_file, RunState.check_frames)
     except UserError:
         return None, f"replay empty: {parent.checkpoints} holds no usable checkpoint"
     if not checkpoint.frames:

@@ -4,7 +4,7 @@ A new run is first a checkpoint without progress, made here or by continue_train
 resuming and continuing are the same: load the newest checkpoint, and train.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -131,7 +131,7 @@ def _open(
 ) -> Session:
     """The run as it was at the newest checkpoint. The stack closes its parts."""
     store = CheckpointStore(paths.checkpoints)
-    checkpoint = store.load(RunState.from_file)
+    checkpoint = store.load(RunState.from_file, RunState.check_frames)
     config = _resumed_config(checkpoint.state.config, given)
     machine = _prepare_machine(config, say)
     describe_run(paths, config, checkpoint.state.lineage)
@@ -196,7 +196,7 @@ def _build_trainer(
     return trainer
 
 
-def _recorded(paths: RunPaths, records: dict[str, Any]) -> dict[str, bytes]:
+def _recorded(paths: RunPaths, records: Mapping[str, Any]) -> dict[str, bytes]:
     """What the CSV files held at a checkpoint, by file name."""
     if all(isinstance(value, int) for value in records.values()):  # schema 1 knew only their sizes
         sizes = {f"{name}.csv": size for name, size in records.items()}
