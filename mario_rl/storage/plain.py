@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import numpy as np
 
-from mario_rl.errors import DamagedFile, UserError, shown
+from mario_rl.errors import DamagedFile, UserError, first_line, shown
 from mario_rl.fields import ANY_NUMBER, Array, Items, Matching, Within, matches
 from mario_rl.settings import contains
 
@@ -185,7 +185,10 @@ def _fits_float(value: float) -> bool:
 def _array(kind: Any, rule: Array, value: Any, where: str, sizes: Sizes) -> Any:
     _require(hasattr(value, "__array__"), where, value, "an array")
     _require(kind is np.ndarray or isinstance(value, kind), where, value, "a tensor")
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except (RuntimeError, TypeError) as error:  # of a tensor that is not plain
+        raise ValueError(f"{where} cannot be read: {first_line(error)}") from None
     if str(array.dtype) not in rule.dtypes.split():
         raise ValueError(f"{where} is of {array.dtype}, and must be of {rule.dtypes}")
     if rule.axes is not None:

@@ -13,6 +13,8 @@ import csv
 import io
 import math
 import os
+import re
+import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -36,9 +38,11 @@ from mario_rl.fields import (
 )
 from mario_rl.games.interface import OUTCOMES
 from mario_rl.storage.files import atomic_write, read_json, write_json
-from mario_rl.storage.plain import check_column, plain_type, read_as
+from mario_rl.storage.plain import check_column, from_plain, plain_type, read_as
 
 CHECKSUMS = "checksums.json"  # of the CSV files in the same folder
+
+_NO_NUMBER = re.compile(rb"true|false|\0", re.IGNORECASE)  # pandas makes numbers of them
 
 Row = Mapping[str, Any]
 
@@ -246,22 +250,29 @@ def _parsed(content: bytes, table: Table) -> pd.DataFrame:
             raise ValueError(f"a row has cells too many or too few: {','.join(cells):.80}")
     types = {name: plain_type(kind) for name, kind in kinds.items()}
     try:
-        frame = pd.read_csv(io.BytesIO(content), dtype=types)
-    except (ValueError, OverflowError) as error:
-        for cells in csv.reader(text[1:], strict=True):  # pandas does not say which it is
+        if _NO_NUMBER.search(content, len(text[0])):
+            raise ValueError("it holds something else than numbers")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # of inf where there are integers
+            frame = pd.read_csv(io.BytesIO(content), dtype=types)
+    except (ValueError, OverflowError, RuntimeWarning) as error:
+        for cells in csv.reader(text[1:], strict=True):  # pandas does not say which cell it is
             for name, cell in zip(names, cells, strict=True):
-                _require_number(types[name], cell, name)
+                _check_cell(kinds[name], cell, name)
         raise ValueError(str(error)) from None
     for name, kind in kinds.items():
         check_column(kind, frame[name].to_numpy(), name)
     return frame[list(kinds)]
 
 
-def _require_number(kind: type, cell: str, name: str) -> None:
+def _check_cell(kind: Any, cell: str, name: str) -> None:
+    number = plain_type(kind)
     try:
-        kind(cell)
+        value = number(cell)
     except ValueError:
-        raise ValueError(f"{name} is {shown(cell)}, and must be {kind.__name__}") from None
+        raise ValueError(f"{name} is {shown(cell)}, and must be {number.__name__}") from None
+    if number is int:
+        from_plain(kind, value, name)
 
 
 def with_added_columns(content: bytes, table: Table) -> bytes:

@@ -170,7 +170,8 @@ def _name(place: _Place) -> str:
     names: list[str] = []
     key, around = place
     while around is not None:
-        names.insert(0, str(key) if isinstance(key, int) or key.isprintable() else shown(key))
+        printable = isinstance(key, str) and key.isprintable()
+        names.insert(0, key if printable else shown(key))
         key, around = around
     return f"{'.'.join(names):.200}" or "the content"
 
