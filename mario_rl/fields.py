@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 
+FINITE = "(-inf, inf)"
+ANY_NUMBER = "[-inf, inf]"  # NaN, too
+
+
 @dataclass(frozen=True)
 class Within:
     """The interval of a number, as in mathematics: "[0, 1)"."""
@@ -44,10 +48,8 @@ class Array:
     # Names, such as "rows slots"; None: any number of axes. In a record, axes of the same name have
     # the same length, but "any" is any.
     axes: str | None = None
-    interval: str = "(-inf, inf)"  # of its numbers
+    interval: str = FINITE  # of its numbers
 
-
-ANY_NUMBER = "[-inf, inf]"  # NaN, too
 
 RUN_NAME = Matching(
     "[A-Za-z0-9][A-Za-z0-9._-]{0,79}",

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import numpy as np
 
 from mario_rl.errors import DamagedFile, UserError, first_line, shown
-from mario_rl.fields import ANY_NUMBER, Array, Items, Matching, Within, matches
+from mario_rl.fields import ANY_NUMBER, FINITE, Array, Items, Matching, Within, matches
 from mario_rl.settings import contains
 
 _LONGEST_TEXT = 100_000  # characters; a command line can be long
@@ -165,7 +165,7 @@ def _plain_value(kind: Any, rule: Any, value: Any, where: str, sizes: Sizes) -> 
     # A bool is not a number here.
     _require(type(value) in accepted, where, value, f"of type {kind.__name__}")
     if kind in (int, float):
-        default = _INT64 if kind is int else "(-inf, inf)"
+        default = _INT64 if kind is int else FINITE
         interval = rule.interval if isinstance(rule, Within) else default
         fits = interval == ANY_NUMBER or contains(interval, value, sizes)
         _require(fits and _fits_float(value), where, value, f"in {interval}")
@@ -223,6 +223,8 @@ def check_numbers(array: np.ndarray, interval: str, where: str, sizes: Sizes | N
     """
     if interval == ANY_NUMBER or array.size == 0 or array.dtype == np.bool_:
         return
+    if interval == FINITE and np.isfinite(array).all():  # quicker
+        return
     for extreme in (array.min().item(), array.max().item()):  # NaN, if there is one
         if not contains(interval, extreme, sizes or {}):
             raise ValueError(f"{where} holds {shown(extreme)}, which is not in {interval}")
@@ -245,7 +247,7 @@ def check_column(kind: Any, values: np.ndarray, where: str) -> None:
     """
     if values.dtype.kind in "if":
         rule = get_args(kind)[1] if get_origin(kind) is Annotated else None
-        check_numbers(values, rule.interval if rule else "(-inf, inf)", where)
+        check_numbers(values, rule.interval if rule else FINITE, where)
         return
     for value in set(values):
         from_plain(kind, value, where)
