@@ -40,7 +40,9 @@ class RunPaths:
 
     def exists(self) -> bool:
         """Whether an earlier run left files under this name."""
-        return self.model.exists() or self.stats.exists() or any(self.checkpoints.glob("*.json"))
+        return (
+            self.model.exists() or any(self.stats.glob("*")) or any(self.checkpoints.glob("*.json"))
+        )
 
     def require_new(self) -> None:
         """

@@ -60,7 +60,7 @@ class Recorder:
                     write_checksums(self._folder, {**self.contents(), table.file: b""})
                 log.flush()
             except OSError as error:
-                warn(f"{reason(error)}; the rows are kept, and are written with the next checkpoint")
+                warn(f"{reason(error)}; the next checkpoint writes the rows that are missing")
                 self._behind = True
 
     def contents(self) -> dict[str, bytes]:
