@@ -27,7 +27,6 @@ from mario_rl.device import (
     trunk_dtype,
 )
 from mario_rl.errors import Diverged, UserError, reason
-from mario_rl.evaluation.figures import Evaluation
 from mario_rl.machine import available_memory_bytes
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.settings import flag_of
@@ -147,7 +146,7 @@ def _open(
     describe_run(paths, config, checkpoint.state.lineage)
     progress, model = checkpoint.state.progress, None
     if progress and progress.evaluator.best:
-        progress, model = _with_model(paths, progress, progress.evaluator.best)
+        progress, model = _with_model(paths, progress)
     note_session(paths, progress.trainer.env_steps if progress else 0)
     state = replace(checkpoint.state, config=config, progress=progress)
     signals = Signals()
@@ -162,6 +161,7 @@ def _open(
         store,
         state.lineage,
         model,
+        not (progress and progress.unwritten_model),
         progress.checkpointed_episodes if progress else 0,
     )
     stack.enter_context(closing(saver))
@@ -219,20 +219,15 @@ def _recorded(paths: RunPaths, records: dict[str, Any]) -> dict[str, bytes]:
     return {name: np.asarray(content).tobytes() for name, content in records.items()}
 
 
-def _with_model(
-    paths: RunPaths, progress: Progress, best: Evaluation
-) -> tuple[Progress, SavedModel | None]:
-    """The best model as its file has it. If the file is lost, or could not be written, the best
-    evaluation is not the one that the checkpoint knows."""
+def _with_model(paths: RunPaths, progress: Progress) -> tuple[Progress, SavedModel | None]:
+    """The best model. If its file is gone or damaged, let the next evaluation write one."""
+    if progress.unwritten_model is not None:
+        return progress, progress.unwritten_model
     try:
-        model = SavedModel.load(paths.model)
+        return progress, SavedModel.load(paths.model)
     except UserError as error:
         warn(f"{error}; the next evaluation writes another")
-        return replace(progress, evaluator=replace(progress.evaluator, best=None)), None
-    if model.evaluation.env_steps < best.env_steps:
-        warn(f"{paths.model} is older than the best model, which could not be written")
-        best = model.evaluation
-    return replace(progress, evaluator=replace(progress.evaluator, best=best)), model
+    return replace(progress, evaluator=replace(progress.evaluator, best=None)), None
 
 
 def _resumed_config(config: Config, given: dict[str, Any]) -> Config:

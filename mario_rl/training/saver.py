@@ -7,6 +7,7 @@ checkpoint that succeeds.
 
 import copy
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,11 +35,13 @@ class Saver:
         store: CheckpointStore,
         lineage: Lineage,
         model: SavedModel | None = None,
+        model_is_written: bool = True,
         checkpointed_episodes: int = 0,
     ) -> None:
         """
         Args:
-            model: the best so far, as it is in its file.
+            model: the best so far.
+            model_is_written: whether its file is that of the best.
             checkpointed_episodes: the number of episodes at the newest checkpoint.
         """
         self._paths = paths
@@ -47,7 +50,7 @@ class Saver:
         self._store = store
         self._lineage = lineage
         self._model = model
-        self._model_is_written = True
+        self._model_is_written = model_is_written
         self._checkpointed_episodes = checkpointed_episodes
         self._instant: tuple[int, EvaluatorState] | None = None  # of the newest checkpoint
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -102,7 +105,9 @@ class Saver:
         new_rows = self._rows_being_saved = self._store.new_rows(rows)
 
         def save_state() -> None:
-            state = RunState(trainer.config, self._lineage, learner.result(), progress)
+            unwritten = None if self._model_is_written else self._model
+            progress_now = replace(progress, unwritten_model=unwritten)
+            state = RunState(trainer.config, self._lineage, learner.result(), progress_now)
             self._store.save(to_plain(state), rows, new_rows, trainer.replay.ring.frames_of)
 
         def save() -> None:

@@ -51,18 +51,22 @@ class Run:
         Args:
             preexec: is called in the process before the program begins.
         """
-        flags = ["--run-name", self.paths.run_name, *self._flags]
-        if CheckpointStore(self.paths.checkpoints).exists():
-            flags.append("--resume")
         with open(self._log, "ab") as log:
             return subprocess.Popen(
-                [sys.executable, *command, *flags],
+                [sys.executable, *command, *self.words()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 preexec_fn=preexec,
                 start_new_session=True,
             )
+
+    def words(self) -> list[str]:
+        """The command line that starts or resumes it."""
+        words = ["--run-name", self.paths.run_name, *self._flags]
+        if CheckpointStore(self.paths.checkpoints).exists():
+            words.append("--resume")
+        return words
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
