@@ -75,7 +75,13 @@ def create_run(
     describe_run(paths, config, lineage)
 
 
-def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[str], None]) -> None:
+def train(
+    paths: RunPaths,
+    given: dict[str, Any],
+    resume: bool,
+    say: Callable[[str], None],
+    plain: bool = False,
+) -> None:
     """Start a run with the given settings, or resume it, and train until its budget is spent.
 
     Ctrl-C and SIGTERM end it after the current step, with a checkpoint.
@@ -83,6 +89,7 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[s
     Args:
         given: settings by their flat names. A resume may change those that bind only the machine.
         say: called with lines about the device, the precision and the replay.
+        plain: show plain lines instead of the live panel.
 
     Raises:
         UserError: for every mistake that the user can correct.
@@ -92,7 +99,7 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[s
             paths.require_stats()
             raise UserError(f"run {paths.run_name!r} has no checkpoint; choose another --run-name")
         with paths.lock():
-            _train(paths, given, say)
+            _train(paths, given, say, plain)
         return
     paths.require_new()
     config = Config().replaced(given)
@@ -101,7 +108,7 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[s
     with paths.lock():
         learner = build_learner(config, torch.device("cpu"))
         create_run(paths, config, learner.begin_state().result(), Lineage())
-        _train(paths, given, say)
+        _train(paths, given, say, plain)
 
 
 @dataclass(frozen=True)
@@ -113,11 +120,11 @@ class _Machine:
     frames_device: torch.device | None
 
 
-def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None]) -> None:
+def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None], plain: bool) -> None:
     """Train from the newest checkpoint on."""
     with ExitStack() as stack:
         try:
-            _open(paths, given, say, stack).run()
+            _open(paths, given, say, plain, stack).run()
         except WorkerDied as error:
             raise UserError(f"{error}; go on with: {resume_command(paths)}") from None
         except RuntimeError as error:
@@ -127,7 +134,11 @@ def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None]) -
 
 
 def _open(
-    paths: RunPaths, given: dict[str, Any], say: Callable[[str], None], stack: ExitStack
+    paths: RunPaths,
+    given: dict[str, Any],
+    say: Callable[[str], None],
+    plain: bool,
+    stack: ExitStack,
 ) -> Session:
     """The run as it was at the newest checkpoint. The stack closes its parts."""
     store = CheckpointStore(paths.checkpoints)
@@ -141,7 +152,7 @@ def _open(
     note_session(paths, progress.trainer.env_steps if progress else 0)
     state = replace(checkpoint.state, config=config, progress=progress)
     stop_requested = stack.enter_context(stop_signals())
-    display = stack.enter_context(closing(Display(paths.run_name)))
+    display = stack.enter_context(closing(Display(paths.run_name, plain)))
     trainer = _build_trainer(paths, state, checkpoint.frames, machine, display, stack)
     session = Session(
         paths,
