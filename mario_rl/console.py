@@ -12,7 +12,9 @@ import errno
 import functools
 import os
 import re
+import shlex
 import sys
+from collections.abc import Iterable
 from typing import TextIO
 
 # All but tab and newline, and what Python makes of the bytes of file names that are no text.
@@ -55,6 +57,19 @@ def printable(text: str, encoding: str = "utf-8") -> str:
     """The text with an escape, such as \\x1b, for each control character other than tab and
     newline, for each byte of a file name that is no text, and for what the encoding lacks."""
     return _UNPRINTABLE.sub(_escape, text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def command_line(words: Iterable[str]) -> str:
+    """Words as a shell reads them. For those that must not be printed as they are, it is a shell
+    that knows $'...', such as bash and zsh."""
+
+    def quoted(word: str) -> str:
+        if printable(word) == word:
+            return shlex.quote(word)
+        escaped = word.replace("\\", r"\\").replace("'", r"\'")
+        return f"$'{printable(escaped)}'"
+
+    return " ".join(quoted(word) for word in words)
 
 
 def is_live() -> bool:
@@ -117,8 +132,8 @@ def _write(stream: TextIO | None, name: str, text: str) -> None:
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     if 0xDC80 <= code <= 0xDCFF:  # a byte that could not be decoded (PEP 383)
-        code -= 0xDC00
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
 
 
 @functools.cache  # each reason once

@@ -1,10 +1,10 @@
 """Writes a run's records: CSV files, and TensorBoard event files where tensorboard is installed."""
 
 import threading
-from typing import Any
 
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.records import TABLES, RecordLog, Row, Table, write_checksums
+from mario_rl.storage.tensorboard import EventFiles
 
 
 class Recorder:
@@ -27,14 +27,7 @@ class Recorder:
             table.name: RecordLog(self._folder / table.file, table, contents.get(table.file, b""))
             for table in TABLES
         }
-        self._tensorboard: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._tensorboard = SummaryWriter(
-            str(paths.stats / "tensorboard"), purge_step=env_steps + 1
-        )
+        self._event_files = EventFiles(paths.stats / "tensorboard", purge_step=env_steps + 1)
 
     def record(self, table: Table, row: Row) -> None:
         """Append a row: to the CSV file, and each of its numbers to TensorBoard."""
@@ -45,10 +38,8 @@ class Recorder:
             with self._rewriting:
                 write_checksums(self._folder, {**self.contents(), table.file: b""})
                 log.append(row)
-        if self._tensorboard is not None:
-            for name, value in row.items():
-                if name != "env_steps" and isinstance(value, int | float):
-                    self._tensorboard.add_scalar(f"{table.tag}/{name}", value, row["env_steps"])
+        values = {name: value for name, value in row.items() if name != "env_steps"}
+        self._event_files.add(table.tag, values, row["env_steps"])
 
     def contents(self) -> dict[str, bytes]:
         """All that was recorded, by file name."""
@@ -56,8 +47,7 @@ class Recorder:
 
     def sync(self) -> None:
         """Force the records to the disk, and write their checksums."""
-        if self._tensorboard is not None:
-            self._tensorboard.flush()
+        self._event_files.flush()
         with self._rewriting:
             contents = self.contents()
             for log in self._logs.values():
@@ -67,5 +57,4 @@ class Recorder:
     def close(self) -> None:
         for log in self._logs.values():
             log.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        self._event_files.close()

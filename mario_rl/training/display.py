@@ -69,7 +69,7 @@ class Display:
         now = time.monotonic()
         self._first = self._first or status
         self._shown = now
-        items = _items(status, self._speeds(status, now), self._time_left(status, now))
+        items = items_of(status, self._speeds(status, now), self._time_left(status, now))
         if (live := self._live) is None:
             tell("  ".join(f"{name} {value}" for name, value in items))
             return
@@ -130,7 +130,9 @@ class Display:
                 live.stop()
 
 
-def _items(status: Status, speeds: tuple[str, str], time_left: str) -> list[tuple[str, str]]:
+def items_of(status: Status, speeds: tuple[str, str], time_left: str) -> list[tuple[str, str]]:
+    """What is shown of a status: names and values."""
+
     def known(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
