@@ -5,6 +5,7 @@ from argparse import Namespace
 from functools import partial
 
 from mario_rl.cli import Parser, run_script
+from mario_rl.console import say, tell
 
 
 def parse_flags() -> Namespace:
@@ -49,9 +50,11 @@ def main() -> None:
     runs = read_runs(args.run_names, args.output_dir)
     groups = comparison.group_seeds(runs) if args.group else comparison.ungrouped(runs)
     table = comparison.table(groups)
-    print(comparison.format_table(table))
+    # Files are written, and a window opens, even if nobody reads the table.
+    show_line = tell if args.save or args.show else say
+    show_line(comparison.format_table(table))
     for note in comparison.notes(groups):
-        print(note)
+        show_line(note)
     if not (args.save or args.show):
         return
 
@@ -63,10 +66,10 @@ def main() -> None:
             args.output_dir, args.run_names, "csv", x=args.x, grouped=args.group
         )
         atomic_write(csv, lambda file: table.to_csv(file, index=False))
-        print(csv)
+        show_line(str(csv))
         picture = csv.with_suffix(f".{args.format}")
         plots.save(draw, picture)
-        print(picture)
+        show_line(str(picture))
     if args.show:
         plots.show(draw)
 

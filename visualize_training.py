@@ -4,6 +4,7 @@
 from functools import partial
 
 from mario_rl.cli import Parser, run_script
+from mario_rl.console import say, tell
 from mario_rl.storage.paths import RunPaths
 
 
@@ -39,7 +40,8 @@ def main() -> None:
 
     path = paths.stats / f"training.{args.format}"
     plots.save(draw, path)
-    print(path, flush=True)
+    # A window is for somebody who need not read the output.
+    (tell if args.show or args.live else say)(str(path))
     if args.live:
         plots.show(draw, [paths.episodes_csv, paths.updates_csv, paths.evaluations_csv])
     elif args.show:
