@@ -39,6 +39,7 @@ from mario_rl.storage.records import (
     RecordLog,
     Table,
     read_records,
+    write_checksums,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -367,6 +368,43 @@ def test_damaged_config_json_is_named(tmp_path: Path, content: str) -> None:
     paths.config_json.write_text(content)
     with pytest.raises(UserError, match=r"config\.json"):
         read_one(paths)
+
+
+def test_a_run_shows_itself_in_one_line(tmp_path: Path) -> None:
+    run = read_one(write_run(tmp_path, "a", parents=("b",)))
+    assert repr(run) == "<RecordedRun a: 1-1, iteration 2, 30 episodes, 3,000 env steps>"
+
+
+@pytest.mark.parametrize(
+    ("lost", "with_checksums"),
+    [
+        ("episodes.csv", True),
+        ("updates.csv", True),
+        ("updates.csv", False),
+        ("evaluations.csv", True),
+        ("run.json", True),
+    ],
+)
+def test_what_is_there_is_drawn_without_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: str, with_checksums: bool
+) -> None:
+    paths = write_run(tmp_path, "a", parents=("b",))
+    if with_checksums:
+        write_checksums(paths.stats, {table.file: b"one" for table in TABLES if table.file == lost})
+    (paths.stats / lost).unlink()
+    run = read_one(paths)
+    read_one(paths)
+    assert capsys.readouterr().err == f"warning: {paths.stats / lost} is missing\n"  # once
+    assert (run.missing, run.iteration) == ((lost,), 1 if lost == "run.json" else 2)
+    seen = {text for panel in draw(run).axes for text in texts(panel)}
+    assert seen == ({f"{lost} is missing"} if lost.endswith("csv") else set())
+
+
+def test_a_run_that_has_not_begun_misses_nothing(tmp_path: Path) -> None:
+    paths = write_run(tmp_path, "a")
+    for table in TABLES:
+        (paths.stats / table.file).unlink()
+    assert read_one(paths).missing == ()
 
 
 # The figures

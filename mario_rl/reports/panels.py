@@ -180,10 +180,13 @@ class Quantity:
         recorded = self.column in table and np.isfinite(table[self.column]).any()
         return table if recorded else table.iloc[:0]
 
-    def missing(self, runs: Sequence[RecordedRun]) -> str:
-        """What to wait for if no run has a value: rows of the table, or only this column."""
+    def absence(self, runs: Sequence[RecordedRun]) -> str:
+        """What is missing if no run has a value: a file, or rows of the table, or this column."""
+        file = f"{self.table}.csv"
+        if any(file in run.missing for run in runs):
+            return f"{file} is missing"
         has_rows = any(len(getattr(run, self.table)) for run in runs)
-        return self.column if has_rows else self.table
+        return f"no {self.column if has_rows else self.table} yet"
 
 
 # fmt: off

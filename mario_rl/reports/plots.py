@@ -119,8 +119,7 @@ def _finish(panel: Axes, quantity: Quantity, runs: Sequence[RecordedRun]) -> Non
         return
     panel.grid(False)
     panel.set_yticks([])
-    missing = f"no {quantity.missing(runs)} yet"
-    panel.text(0.5, 0.5, missing, transform=panel.transAxes, ha="center")
+    panel.text(0.5, 0.5, quantity.absence(runs), transform=panel.transAxes, ha="center")
 
 
 def _add_legend(panel: Axes) -> None:
