@@ -353,6 +353,22 @@ def test_an_interrupted_evaluation_shows_the_finished_games(folder, trained):
         assert sum(1 for _ in container.decode(container.streams.video[0])) >= 4 * 40
 
 
+def test_a_game_on_which_an_evaluation_is_interrupted_does_not_count(folder, trained):
+    request = playback.Request(folder / "models" / "first.pth", folder / "third", episodes=50,
+                               noops=0, record=True)  # fmt: skip
+    lines, decisions_in_third = [], []
+
+    def interrupted():
+        if len(lines) >= 2:
+            decisions_in_third.append(1)
+        return len(decisions_in_third) > 4
+
+    report = playback.evaluate_model(request, lines.append, interrupted)
+    assert [line.split(":")[0] for line in lines[:2]] == ["episode 1", "episode 2"]
+    assert report["evaluation"]["eval_episodes"] == len(report["episodes"]) == 2
+    assert not any(line.startswith("episode 3") for line in lines)
+
+
 def test_an_evaluation_interrupted_in_its_first_game_shows_nothing(folder, trained):
     request = playback.Request(folder / "models" / "first.pth", folder / "none", episodes=1,
                                noops=0, plot=True)  # fmt: skip

@@ -39,7 +39,10 @@ def test_any_folder_is_a_folder(tmp_path, monkeypatch, folder):
 
 
 def test_an_error_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "a.mp4"):
+    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "a.mp4") as writer:
+        for _ in range(100):  # more than the encoder keeps to itself
+            writer.add(FRAME)
+        assert list(tmp_path.iterdir())
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
 

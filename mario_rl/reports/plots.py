@@ -45,6 +45,7 @@ PANELS_IN_A_ROW = 3
 REFRESH_S = 2.0
 MAX_LINES = len(LINE_COLOURS) * len(LINE_DASHES)  # more would repeat colour and dashes
 LEGEND_ROW_INCHES = 0.2
+TOOLKITS = ("macosx", "qtagg", "gtk4agg", "gtk3agg", "tkagg", "wxagg")  # as Matplotlib tries them
 
 X_LABELS = {
     "episodes": "training episodes",
@@ -284,17 +285,23 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 
 def _open_window() -> Figure:
-    from matplotlib import get_backend, pyplot
+    """A window of the user's backend or, where that has none, of any toolkit there is. A notebook
+    names its own backend to what it starts, and a cluster one that only writes files.
+    """
+    from matplotlib import pyplot
 
-    try:
-        figure = pyplot.figure(figsize=SIZE_INCHES)
-        # Where it finds neither, pyplot quietly falls back to a canvas for files.
+    for backend in (None, *TOOLKITS):
+        try:
+            if backend:
+                pyplot.switch_backend(backend)
+            figure = pyplot.figure(figsize=SIZE_INCHES)
+        except Exception:  # an ImportError, RuntimeError, TclError, ...: each fails in its own way
+            continue
+        # Where it finds no display, pyplot quietly falls back to a canvas for files.
         if figure.canvas.required_interactive_framework is not None:
             return figure
-        cause = (
-            f"the backend is {get_backend()}: no display, no GUI toolkit such as Tk, or MPLBACKEND "
-            "or a matplotlibrc names it"
-        )
-    except Exception as error:  # each toolkit has its own: ImportError, RuntimeError, TclError
-        cause = str(error)
-    raise UserError(f"no window can be opened ({cause}); leave out --show and --live")
+        pyplot.close(figure)
+    raise UserError(
+        "no window can be opened (no display, or no GUI toolkit such as Tk); leave out --show and "
+        "--live"
+    )

@@ -65,7 +65,4 @@ def save_position_plot(path: Path, results: list[PlayedEpisode], title: str) -> 
     episodes = f"{len(results)} episodes" if len(results) > 1 else "one episode"
     x_axes.set_title(f"Mario's position: {title}, {episodes}")
     x_axes.legend(loc="upper left")
-    for axes in (x_axes, y_axes):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
     atomic_write(path, lambda file: figure.savefig(file, format="png"))
