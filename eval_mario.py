@@ -46,19 +46,20 @@ def main() -> None:
 
     with ending_at_ctrl_c():
         from mario_rl.reports.playback import Request, evaluate_model
-        from mario_rl.training.session import stop_signals
+        from mario_rl.training.signals import Signals
 
     as_json = args.pop("json")
     watch = args["render"] or args["record"]
     # Several games without any randomness would be one game, several times.
     defaults = WATCH if watch and args.get("episodes", 1) == 1 else MEASURE
     request = Request(**{**defaults, **args})
-    with stop_signals() as interrupted:
-        report = evaluate_model(request, note if as_json else say, interrupted)
+    signals = Signals()
+    with signals.handled():
+        report = evaluate_model(request, note if as_json else say, signals.stop_requested)
         if as_json:
             say(json.dumps(report, indent=2))
-        if interrupted():
-            raise KeyboardInterrupt  # exit code 130
+    if signals.stop_requested():
+        raise KeyboardInterrupt  # exit code 130
 
 
 command = partial(run_script, main)
