@@ -46,6 +46,7 @@ def main() -> None:
 
     with ending_at_ctrl_c():
         from mario_rl.reports.playback import Request, evaluate_model
+        from mario_rl.training.signals import Signals
 
     as_json = args.pop("json")
     watch = args["render"] or args["record"]
@@ -53,9 +54,14 @@ def main() -> None:
     defaults = WATCH if watch and args.get("episodes", 1) == 1 else MEASURE
     request = Request(**{**defaults, **args})
     makes_file = args["record"] or args["plot"]  # which is made even if nobody reads the figures
-    report = evaluate_model(request, note if as_json else tell if makes_file else say)
-    if as_json:
-        say(json.dumps(report, indent=2))
+    show_line = note if as_json else tell if makes_file else say
+    signals = Signals()
+    with signals.handled():
+        report = evaluate_model(request, show_line, signals.stop_requested)
+        if as_json:
+            say(json.dumps(report, indent=2))
+    if signals.stop_requested():
+        raise KeyboardInterrupt  # exit code 130
 
 
 command = partial(run_script, main)

@@ -5,7 +5,8 @@ packages, gives a warning, and the run goes on without event files.
 """
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class EventFiles:
         with self._optional():
             from torch.utils.tensorboard import SummaryWriter
 
+            threading.excepthook = _without_tensorboard(threading.excepthook)
             self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def add(self, tag: str, row: Mapping[str, Any], step: int) -> None:
@@ -53,3 +55,16 @@ class EventFiles:
         except Exception as error:  # other people's code, which can fail in any way
             self._writer = None
             warn(f"TensorBoard failed ({type(error).__name__}: {error}); going on without it")
+
+
+def _without_tensorboard(
+    hook: Callable[[threading.ExceptHookArgs], object],
+) -> Callable[[threading.ExceptHookArgs], object]:
+    """A hook that prints no traceback of TensorBoard's thread: it hands its errors to the caller,
+    too."""
+
+    def filtered(args: threading.ExceptHookArgs) -> None:
+        if not type(args.thread).__module__.startswith("tensorboard."):
+            hook(args)
+
+    return filtered
