@@ -12,5 +12,9 @@ class DamagedFile(UserError):
     """A file whose content is not what was written. The caller may use an older one."""
 
 
+class RunInUse(UserError):
+    """Another process trains or creates the run."""
+
+
 class WorkerDied(UserError):
     """A worker process is gone: killed, or out of memory."""

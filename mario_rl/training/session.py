@@ -27,6 +27,7 @@ from mario_rl.training.assembly import build_games
 from mario_rl.training.budget import budget_spent
 from mario_rl.training.display import Display, Status
 from mario_rl.training.evaluator import Evaluator
+from mario_rl.training.identity import require_own_model
 from mario_rl.training.state import Progress, RunState
 from mario_rl.training.trainer import Trainer
 
@@ -116,6 +117,7 @@ class Session:
         return is_best
 
     def _save_model(self, evaluation: Evaluation) -> None:
+        require_own_model(self._paths, self._lineage)
         state = self._trainer.learner.begin_state().result()
         SavedModel(
             run_name=self._paths.run_name,
