@@ -133,6 +133,16 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(make_session):
             time.sleep(0.01)
 
 
+def test_the_model_of_another_run_is_not_overwritten(make_session):
+    session, _, paths = make_session(CheckpointStore)
+    with tarfile.open(ROOT / "tests/fixtures/schema5.tar.gz") as archive:
+        archive.extract("models/old.pth", paths.output_dir)
+    content = (paths.output_dir / "models/old.pth").rename(paths.model).read_bytes()
+    with pytest.raises(UserError, match=r"run\.pth is of another run.*move it away"):
+        session._save_model(SavedModel.load(paths.model).evaluation)
+    assert paths.model.read_bytes() == content
+
+
 def test_a_damaged_model_is_told_and_written_anew(tmp_path):
     with tarfile.open(ROOT / "tests/fixtures/schema2.tar.gz") as archive:
         archive.extractall(tmp_path)
