@@ -44,7 +44,7 @@ def main() -> None:
     with ending_at_ctrl_c():
         from mario_rl.training.continuation import create_iteration, find_best_model
         from mario_rl.training.lifecycle import train
-        from mario_rl.training.session import resume_command
+        from mario_rl.training.resume_command import resume_command
 
         model_path = args.model_path or find_best_model(args.output_dir, args.iteration, say)
         paths = create_iteration(

@@ -23,6 +23,7 @@ TIERS = {
         "test_schemas",
         "test_scripts",
         "test_session",
+        "test_signals::test_a_run_is_saved_at_a_hangup_and_suspended_time_does_not_count",
         "test_torture",
         "test_trainer::test_solves_a_small_task",
         "test_trainer::test_timing_changes_nothing",

@@ -215,7 +215,7 @@ def test_a_name_that_was_asked_for_is_not_changed(run):
         continue_from(run.model, run.output_dir, "mine")
     with (
         RunPaths(run.output_dir, "yours").lock(),
-        pytest.raises(UserError, match="by another process"),
+        pytest.raises(UserError, match="is being trained by"),
     ):
         continue_from(run.model, run.output_dir, "yours")
 

@@ -84,7 +84,9 @@ def write_run(
             row_of(UPDATES, steps, 2 * i, i, steps / 3600, 0.5 / i, 0.1, 1.0, 1.0, 1 / i, 0.4, 1.0,
                          2.0, 1, 0, 0)
         )  # fmt: skip
+    log.flush()
     log.close()
+    updates.flush()
     updates.close()
 
     log_evaluations = RecordLog(paths.evaluations_csv, EVALUATIONS)
@@ -97,6 +99,7 @@ def write_run(
                              int(cleared > best))
         )  # fmt: skip
         best = max(best, cleared)
+    log_evaluations.flush()
     log_evaluations.close()
     return paths
 
@@ -349,6 +352,7 @@ def test_position_counts_stages_and_the_part_passed(tmp_path: Path) -> None:
     log = RecordLog(paths.episodes_csv, EPISODES)
     for i, (world, stage, x) in enumerate([(1, 1, 1700), (1, 2, 0), (2, 1, 340), (8, 4, 9000)]):
         log.append(row_of(EPISODES, i, i, 0, 0, 0, 0, 1, x, world, stage, 0, 0, 0, 0, "death"))
+    log.flush()
     log.close()
     position = read_one(paths).episodes["position"]
     np.testing.assert_allclose(position, [0.5, 1, 4.1, 32])
@@ -399,6 +403,7 @@ def test_retries_are_shown_apart(tmp_path: Path) -> None:
     log.append(
         row_of(EPISODES, 31, 3100, 1.0, 0, 0.1, 9999.0, 20, 9000, 1, 1, 0, 0, 0, 300, "death", 5)
     )
+    log.flush()
     log.close()
     run = read_one(paths)
     assert (len(run.episodes), len(run.retries), run.total("episodes")) == (30, 1, 31)
@@ -509,6 +514,7 @@ def test_another_panel_is_one_entry(
     log = RecordLog(paths.updates_csv, UPDATES)
     for values in rows:
         log.append({**values, "entropy": 0.5})
+    log.flush()
     log.close()
     run = read_one(paths)
     figure = draw(run)

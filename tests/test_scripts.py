@@ -257,7 +257,7 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
     # As of a run that was stopped before its first step.
     state = to_plain(replace(before.state, progress=None))
     store = CheckpointStore(tmp_path / "checkpoints" / "first", before.state.lineage.run_id)
-    store.save(state, range(0), lambda _: [])
+    store.save(state, range(0), range(0), lambda _: [])
     _, output, _ = call("continue_training.py", [*flags, "sixth"], tmp_path)
     assert "replay empty: run 'first' has not played yet" in output
 

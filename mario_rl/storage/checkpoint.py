@@ -61,14 +61,22 @@ class CheckpointStore:
         return None
 
     def new_rows(self, rows: range) -> range:
-        """The rows of the replay whose frames are not on disk yet."""
+        """The rows of the replay whose frames are not on disk, or not any more."""
+        if not all(self._is_there(segment) for segment in self._segments):
+            warn(f"files in {self._directory} are gone or changed; the next checkpoint has all")
+            self._segments = []
         first = self._segments[-1]["end_row"] if self._segments else 0
         return range(max(rows.start, first), rows.stop)
+
+    def _is_there(self, segment: dict[str, Any]) -> bool:
+        path = self._directory / segment["file"]
+        return path.is_file() and path.stat().st_size == segment["bytes"]
 
     def save(
         self,
         state: dict[str, Any],
         rows: range,
+        new_rows: range,
         frames_of: Callable[[range], list[np.ndarray]],
     ) -> None:
         """Write a checkpoint, then remove what only checkpoints older than the last three need.
@@ -76,6 +84,7 @@ class CheckpointStore:
         Args:
             state: tensors, arrays and primitives.
             rows: the rows that the replay holds.
+            new_rows: what `new_rows` returned for them.
             frames_of: returns the frames of rows, contiguous uint8 [rows, N, 84, 84].
 
         Raises:
@@ -84,7 +93,6 @@ class CheckpointStore:
         number = max((_number(path) for path in self._manifests()), default=0) + 1
         stem = f"{number:06}"
         segments = [segment for segment in self._segments if segment["end_row"] > rows.start]
-        new_rows = self.new_rows(rows)
         try:
             if new_rows:
                 blocks = frames_of(new_rows)

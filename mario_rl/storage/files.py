@@ -21,7 +21,7 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot create {path}: {error.strerror}") from None
+        raise UserError(f"cannot create the folder {path}: {error.strerror}") from None
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -41,7 +41,8 @@ class RunPaths:
 
     def exists(self) -> bool:
         """Whether an earlier run left files under this name."""
-        return self.model.exists() or self.stats.exists() or any(self.checkpoints.glob("*.json"))
+        records = (path for path in self.stats.glob("*") if path.suffix != ".tmp")
+        return self.model.exists() or any(records) or any(self.checkpoints.glob("*.json"))
 
     def require_new(self) -> None:
         """

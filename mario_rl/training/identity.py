@@ -37,6 +37,5 @@ def require_own_model(paths: RunPaths, lineage: Lineage) -> None:
 
 def _another_run(path: Path, paths: RunPaths) -> UserError:
     return UserError(
-        f"{path} is of another run than {paths.checkpoints}, and would be overwritten: "
-        "move it away, then go on with --resume"
+        f"{path} is of another run than {paths.checkpoints}, and would be overwritten: move it away"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mario_rl.agent.learner import LearnerState
-from mario_rl.agent.saved_model import Lineage
+from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.config import Config
 from mario_rl.replay.prioritized import ReplayState
 from mario_rl.storage.plain import from_plain
@@ -24,6 +24,7 @@ class Progress:
     checkpointed_episodes: int  # the number of episodes at the newest checkpoint
     # What the CSV files held, uint8 [bytes] by file name. Schema 1 had only their sizes.
     records: dict[str, Any]
+    unwritten_model: SavedModel | None = None  # the best, if its file could not be written
 
 
 @dataclass(frozen=True)
