@@ -238,6 +238,14 @@ def test_names_are_taken_when_they_are_chosen(tmp_path):
     assert sorted(names) == sorted(["run_1-1.mp4", *itertools.islice(numbered, 7)])
 
 
+def test_a_name_that_cannot_be_taken_is_told(tmp_path):
+    with (
+        pytest.raises(UserError, match="cannot write .*mp4: "),
+        reserved(tmp_path, "n" * 300, "mp4"),
+    ):
+        pass
+
+
 def test_an_aborted_recording_leaves_nothing(run, monkeypatch):
     folder = run.output_dir / "videos"
     folder.mkdir()

@@ -1,6 +1,5 @@
 """Writes files so that no crash leaves half of one."""
 
-import contextlib
 import itertools
 import json
 import os
@@ -58,15 +57,18 @@ def reserved(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
     the file.
 
     Raises:
-        UserError: if the folder cannot be made.
-        OSError: if no file can be made in it.
+        UserError: if no file can be made there.
     """
     make_directory(folder)
     for number in itertools.count(1):
         path = folder / (f"{stem}_{number}.{suffix}" if number > 1 else f"{stem}.{suffix}")
-        with contextlib.suppress(FileExistsError):
+        try:
             path.touch(exist_ok=False)
             break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
     try:
         yield path
     except BaseException:
