@@ -240,7 +240,7 @@ def test_names_are_taken_when_they_are_chosen(tmp_path):
 
 def test_a_name_that_cannot_be_taken_is_told(tmp_path):
     with (
-        pytest.raises(UserError, match="cannot write .*mp4: "),
+        pytest.raises(UserError, match=r"cannot write .*mp4: "),
         reserved(tmp_path, "n" * 300, "mp4"),
     ):
         pass
