@@ -17,6 +17,7 @@ TIERS = {
         "test_install::test_installed_commands_play_and_train",
     },
     "slow": {
+        "test_console::test_a_run_that_nobody_sees_is_trained_and_saved",
         "test_extensions",
         "test_flags",
         "test_pretrained",

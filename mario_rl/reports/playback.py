@@ -10,6 +10,7 @@ import numpy as np
 
 from mario_rl.agent.saved_model import SavedModel
 from mario_rl.config import EVALUATION_EPSILON, MAX_NOOP_FRAMES, Config, RunConfig
+from mario_rl.console import warn
 from mario_rl.device import leave_cores_to_the_games
 from mario_rl.errors import UserError
 from mario_rl.evaluation.figures import summarize
@@ -44,8 +45,16 @@ class Request:
     delay: float = 1 / 60  # seconds
 
 
-def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
+def evaluate_model(
+    request: Request,
+    say: Callable[[str], None],
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
     """Play the episodes and make what was asked for.
+
+    Args:
+        interrupted: once it is True, play ends, and only the games count that were played to their
+            end. A recording keeps what it has.
 
     Returns:
         The evaluation as primitives, for JSON. Its figures are those of the games that were played
@@ -53,6 +62,7 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
 
     Raises:
         UserError: if the model cannot be loaded or there is no display for `render`.
+        KeyboardInterrupt: if `interrupted` before the end of the first game.
     """
     model = SavedModel.load(request.model_path)
     leave_cores_to_the_games()
@@ -61,7 +71,12 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     if request.stage is not None:
         config = config.replaced({"stage": request.stage})
     stage = config.env.stage
-    played = _play(model, config, request, say)
+    played = _play(model, config, request, say, interrupted)
+    if interrupted():
+        played = [one for one in played if one.finished]
+        if not played:
+            raise KeyboardInterrupt
+        say(f"interrupted after {len(played)} of {request.episodes} games")
     if not played:
         raise UserError("stopped before the first decision")
     # A game on which the window was closed is neither cleared nor lost.
@@ -99,9 +114,15 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
 
 
 def _play(
-    model: SavedModel, config: Config, request: Request, say: Callable[[str], None]
+    model: SavedModel,
+    config: Config,
+    request: Request,
+    say: Callable[[str], None],
+    interrupted: Callable[[], bool],
 ) -> list[PlayedEpisode]:
     def on_end(number: int, played: PlayedEpisode) -> None:
+        if interrupted() and not played.finished:
+            return
         episode = played.episode
         say(
             f"episode {number + 1}: {episode.outcome} at {episode.world}-{episode.stage} "
@@ -111,12 +132,11 @@ def _play(
 
     with contextlib.ExitStack() as stack:
         viewers: list[Callable[[np.ndarray], None]] = []
-        should_stop: Callable[[], bool] = lambda: False  # noqa: E731
-        if request.render:
-            window = Window(f"Mario RL: {model.run_name}", request.delay)
+        stops = [interrupted]
+        if request.render and (window := _window(model, request)):
             stack.enter_context(contextlib.closing(window))
             viewers.append(window.show)
-            should_stop = window.is_closed
+            stops.append(window.is_closed)
         if request.record:
             folder, stem = request.output_dir / "videos", _stem(model, config.env.stage)
             video = stack.enter_context(reserved(folder, stem, "mp4"))
@@ -132,11 +152,22 @@ def _play(
             max_noop_frames=request.noops,
             max_steps=request.max_steps,
             on_end=on_end,
-            should_stop=should_stop,
+            should_stop=lambda: any(stop() for stop in stops),
         )
     if request.record:
         say(f"video: {video}")
     return played
+
+
+def _window(model: SavedModel, request: Request) -> Window | None:
+    """None if there is no display, and the game is recorded: then that is enough."""
+    try:
+        return Window(f"Mario RL: {model.run_name}", request.delay)
+    except UserError:
+        if not request.record:
+            raise
+        warn("there is no display to open a window on (--render); recording without one")
+        return None
 
 
 def _games(

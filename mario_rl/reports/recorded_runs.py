@@ -6,17 +6,20 @@ In a notebook:
     run.evaluations.plot("env_steps", "clear_rate")
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from mario_rl.config import FULL_GAME, Config
+from mario_rl.console import warn
 from mario_rl.errors import UserError
 from mario_rl.storage.files import read_json
 from mario_rl.storage.paths import RunPaths
-from mario_rl.storage.records import EPISODES, EVALUATIONS, UPDATES, read_records
+from mario_rl.storage.records import CHECKSUMS, EPISODES, EVALUATIONS, UPDATES, read_records
 
 # About the length of a stage. In the few that are longer, `position` stops growing here.
 STAGE_WIDTH_PX = 3_400
@@ -86,6 +89,13 @@ class RecordedRun:
     retries: pd.DataFrame
     updates: pd.DataFrame
     evaluations: pd.DataFrame
+    missing: tuple[str, ...] = ()  # names of its files that are gone; their tables have no rows
+
+    def __repr__(self) -> str:
+        return (
+            f"<RecordedRun {self.name}: {self.config.env.stage}, iteration {self.iteration}, "
+            f"{self.total('episodes'):,.0f} episodes, {self.total('env_steps'):,.0f} env steps>"
+        )
 
     @property
     def full_game(self) -> bool:
@@ -106,6 +116,9 @@ class RecordedRun:
 def read_run(name: str, output_dir: str | Path = ".") -> RecordedRun:
     """Read what a run recorded so far; it may still be training.
 
+    Files that are gone, apart from config.json, give a warning. Without run.json the run counts as
+    iteration 1.
+
     Args:
         name: of the run, the name of its folder in stats/.
         output_dir: where stats/ lies.
@@ -115,7 +128,14 @@ def read_run(name: str, output_dir: str | Path = ".") -> RecordedRun:
     """
     paths = RunPaths(output_dir, name)
     paths.require_stats()
-    settings, description = read_json(paths.config_json), read_json(paths.run_json)
+    missing = _missing(paths)
+    for path in missing:
+        _warn_once(f"{path} is missing")
+    settings = read_json(paths.config_json)
+    no_lineage: dict[str, Any] = {"iteration": 1, "parents": []}
+    description = (
+        {"lineage": no_lineage} if paths.run_json in missing else read_json(paths.run_json)
+    )
     try:
         config = Config.from_dict(settings)
     except UserError as error:
@@ -138,7 +158,21 @@ def read_run(name: str, output_dir: str | Path = ".") -> RecordedRun:
         retries=episodes[~from_start].reset_index(drop=True),
         updates=read_records(paths.updates_csv, UPDATES),
         evaluations=read_records(paths.evaluations_csv, EVALUATIONS),
+        missing=tuple(path.name for path in missing),
     )
+
+
+def _missing(paths: RunPaths) -> list[Path]:
+    """The files that are gone. Before a run begins to play it has no tables yet."""
+    tables = [paths.episodes_csv, paths.updates_csv, paths.evaluations_csv]
+    begun = any(path.exists() for path in (*tables, paths.stats / CHECKSUMS))
+    return [path for path in (paths.run_json, *tables * begun) if not path.exists()]
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """A figure that follows a run reads it again and again."""
+    warn(text)
 
 
 def _with_position(episodes: pd.DataFrame) -> pd.DataFrame:

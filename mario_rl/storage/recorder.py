@@ -2,12 +2,12 @@
 
 import contextlib
 import threading
-from typing import Any
 
 from mario_rl.console import warn
 from mario_rl.errors import reason
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.records import TABLES, RecordLog, Row, Table, write_checksums
+from mario_rl.storage.tensorboard import EventFiles
 
 
 class Recorder:
@@ -31,24 +31,15 @@ class Recorder:
             table.name: RecordLog(self._folder / table.file, table, contents.get(table.file, b""))
             for table in TABLES
         }
-        self._tensorboard: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._tensorboard = SummaryWriter(
-            str(paths.stats / "tensorboard"), purge_step=env_steps + 1
-        )
+        self._event_files = EventFiles(paths.stats / "tensorboard", purge_step=env_steps + 1)
 
     def record(self, table: Table, row: Row) -> None:
         """Append a row: to the CSV file, and each of its numbers to TensorBoard.
 
         A file that cannot be written is written later; `sync` raises the error if it persists.
         """
-        if self._tensorboard is not None:
-            for name, value in row.items():
-                if name != "env_steps" and isinstance(value, int | float):
-                    self._tensorboard.add_scalar(f"{table.tag}/{name}", value, row["env_steps"])
+        values = {name: value for name, value in row.items() if name != "env_steps"}
+        self._event_files.add(table.tag, values, row["env_steps"])
         log = self._logs[table.name]
         rewrites = not log.has_columns_of(row)
         with self._replacing if rewrites else contextlib.nullcontext(), self._writing:
@@ -74,8 +65,7 @@ class Recorder:
         Raises:
             OSError: if that is not possible.
         """
-        if self._tensorboard is not None:
-            self._tensorboard.flush()
+        self._event_files.flush()
         with self._replacing:
             with self._writing:
                 for log in self._logs.values():
@@ -90,5 +80,4 @@ class Recorder:
     def close(self) -> None:
         for log in self._logs.values():
             log.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        self._event_files.close()

@@ -211,9 +211,12 @@ def read_records(path: Path, table: Table) -> pd.DataFrame:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        content = b""
+        content, size, crc32 = b"", 0, 0
     if len(content) < size or zlib.crc32(content[:size]) != crc32:
-        raise DamagedFile(f"{path} is damaged: its checksum is wrong; resuming the run restores it")
+        raise DamagedFile(
+            f"{path} is damaged: its checksum is wrong; resuming the run restores it, if its "
+            "checkpoints are there"
+        )
     content = with_added_columns(content[: content.rfind(b"\n") + 1], table)
     if not content:
         content = (",".join(table.columns) + "\n").encode()

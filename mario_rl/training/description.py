@@ -1,13 +1,12 @@
 """run.json and config.json: what a run is, and how it was made."""
 
 import datetime
-import shlex
 import sys
 from dataclasses import asdict
 
 from mario_rl.agent.saved_model import Lineage
 from mario_rl.config import Config
-from mario_rl.console import warn
+from mario_rl.console import command_line, warn
 from mario_rl.errors import DamagedFile
 from mario_rl.machine import git_commit, hardware, versions
 from mario_rl.storage.files import read_json, write_json
@@ -27,7 +26,7 @@ def describe_run(paths: RunPaths, config: Config, lineage: Lineage) -> None:
         "schema": 1,
         "run_name": paths.run_name,
         "created": _now(),
-        "command": shlex.join(sys.argv),
+        "command": command_line(sys.argv),
         "lineage": asdict(lineage),
         "git_commit": git_commit(),
         "versions": versions(),
@@ -40,7 +39,7 @@ def describe_run(paths: RunPaths, config: Config, lineage: Lineage) -> None:
 def note_session(paths: RunPaths, env_steps: int) -> None:
     """Add to run.json that the run is started or resumed here."""
     description = read_json(paths.run_json)
-    session = {"started": _now(), "command": shlex.join(sys.argv), "env_steps": env_steps}
+    session = {"started": _now(), "command": command_line(sys.argv), "env_steps": env_steps}
     description["sessions"] = [*description.get("sessions", []), session]
     write_json(paths.run_json, description)
 

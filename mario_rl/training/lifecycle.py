@@ -86,7 +86,13 @@ def create_run(
     describe_run(paths, config, lineage)
 
 
-def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[str], None]) -> None:
+def train(
+    paths: RunPaths,
+    given: dict[str, Any],
+    resume: bool,
+    say: Callable[[str], None],
+    plain: bool = False,
+) -> None:
     """Start a run with the given settings, or resume it, and train until its budget is spent.
 
     Ctrl-C, SIGTERM and SIGHUP end it after the current step, with a checkpoint.
@@ -94,6 +100,7 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[s
     Args:
         given: settings by their flat names. A resume may change those that bind only the machine.
         say: called with lines about the device, the precision and the replay.
+        plain: show plain lines instead of the live panel.
 
     Raises:
         UserError: for every mistake that the user can correct.
@@ -103,7 +110,7 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[s
             paths.require_stats()
             raise UserError(f"run {paths.run_name!r} has no checkpoint; choose another --run-name")
         with paths.lock():
-            _train(paths, given, say)
+            _train(paths, given, say, plain)
         return
     paths.require_new()
     config = Config().replaced(given)
@@ -112,7 +119,7 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[s
     with paths.lock():
         learner = build_learner(config, torch.device("cpu"))
         create_run(paths, config, learner.begin_state().result(), Lineage())
-        _train(paths, given, say)
+        _train(paths, given, say, plain)
 
 
 @dataclass(frozen=True)
@@ -124,16 +131,17 @@ class _Machine:
     frames_device: torch.device | None
 
 
-def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None]) -> None:
+def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None], plain: bool) -> None:
     """Train from the newest checkpoint on."""
     with ExitStack() as stack:
-        session = _open(paths, given, say, stack)
         try:
-            session.run()
-        except Diverged:
-            raise
-        except (UserError, OSError) as error:
-            raise UserError(f"{reason(error)}; go on with: {resume_command(paths)}") from None
+            session = _open(paths, given, say, plain, stack)
+            try:
+                session.run()
+            except Diverged:
+                raise
+            except (UserError, OSError) as error:
+                raise UserError(f"{reason(error)}; go on with: {resume_command(paths)}") from None
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -141,7 +149,11 @@ def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None]) -
 
 
 def _open(
-    paths: RunPaths, given: dict[str, Any], say: Callable[[str], None], stack: ExitStack
+    paths: RunPaths,
+    given: dict[str, Any],
+    say: Callable[[str], None],
+    plain: bool,
+    stack: ExitStack,
 ) -> Session:
     """The run as it was at the newest checkpoint. The stack closes its parts."""
     store = CheckpointStore(paths.checkpoints)
@@ -158,7 +170,7 @@ def _open(
     state = replace(checkpoint.state, config=config, progress=progress)
     signals = Signals()
     stack.enter_context(signals.handled())
-    display = stack.enter_context(closing(Display(paths.run_name)))
+    display = stack.enter_context(closing(Display(paths.run_name, plain)))
     trainer = _build_trainer(paths, state, checkpoint.frames, machine, display, stack)
     evaluator = Evaluator(trainer, progress.evaluator if progress else EvaluatorState())
     saver = Saver(

@@ -1,11 +1,11 @@
 """What to type to resume a run."""
 
 import os
-import shlex
 import shutil
 import sys
 from pathlib import Path
 
+from mario_rl.console import command_line
 from mario_rl.storage.paths import RunPaths
 
 # Those of pyproject.toml that train.
@@ -27,7 +27,7 @@ def resume_command(paths: RunPaths) -> str:
     words += ["--run-name", paths.run_name, "--resume"]
     if paths.output_dir.resolve() != Path.cwd():
         words += ["--output-dir", str(paths.output_dir)]
-    return shlex.join(words)
+    return command_line(words)
 
 
 def _shortest(name: str, program: Path) -> str:
