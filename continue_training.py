@@ -34,7 +34,10 @@ def main() -> None:
         help="start from this file, or from the shipped model of this name, instead of the best "
         "model of the earlier runs",
     )
-    add("--run-name", help="name of the new run (default: the model's run with -iterN)")
+    add(
+        "--run-name",
+        help="name of the new run (default: NAME-iterN or, if taken, NAME-iterN-2, ...)",
+    )
     add("--reset-optimizer", action="store_true", help="do not take over the state of Adam")
     add("--start", action="store_true", help="train at once instead of printing the command")
     add("--plain", action="store_true", help="with --start: plain lines instead of the live panel")

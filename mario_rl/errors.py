@@ -12,6 +12,10 @@ class DamagedFile(UserError):
     """A file whose content is not what was written. The caller may use an older one."""
 
 
+class RunInUse(UserError):
+    """Another process trains or creates the run."""
+
+
 class Diverged(UserError):
     """The loss is not a finite number: to go on makes no sense."""
 

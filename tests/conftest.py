@@ -13,6 +13,7 @@ TIERS = {
         "test_games",
         "test_api",
         "test_env",
+        "test_identity",
         "test_install::test_installed_commands_play_and_train",
     },
     "slow": {

@@ -327,9 +327,14 @@ def test_comparison_path_is_short_and_depends_on_every_name(tmp_path: Path) -> N
         return comparison.comparison_path(tmp_path, names, "csv", x, grouped)
 
     stats = tmp_path / "stats"
-    assert path("a", "b") == stats / "comparison_a_b.csv"
-    assert path("a", "b", x="hours") == stats / "comparison_a_b_hours.csv"
-    assert path("a", x="episodes", grouped=True) == stats / "comparison_a_episodes_grouped.csv"
+    assert path("a", "b") == stats / "comparison_a+b.csv"
+    assert path("a", "b", x="hours") == stats / "comparison_a+b,hours.csv"
+    assert path("a", x="episodes", grouped=True) == stats / "comparison_a,episodes,grouped.csv"
+    ways = [
+        path("a_b", "c"), path("a", "b_c"), path("a_b_c"), path("a", "b", "c"),
+        path("a_b", "c_hours"), path("a", "b_c", x="hours"), path("a", "b_c_grouped"),
+    ]  # fmt: skip
+    assert len(set(ways)) == len(ways)
     names = [f"a-rather-long-name-{i}" for i in range(50)]
     assert len(path(*names).name) < 130
     assert path(*names) != path(*names[:-1], "other")
@@ -879,7 +884,7 @@ def test_compare_runs_saves_csv_and_png(tmp_path: Path) -> None:
     flags = ["--run-names", "a-1", "a-2", "--group", "--save", "--x", "episodes"]
     result = run_script(tmp_path, "compare_runs.py", *flags)
     assert (result.returncode, result.stderr) == (0, "")
-    png = tmp_path / "stats/comparison_a-1_a-2_episodes_grouped.png"
+    png = tmp_path / "stats/comparison_a-1+a-2,episodes,grouped.png"
     csv = png.with_suffix(".csv")
     assert result.stdout.splitlines()[-2:] == [str(csv), str(png)]
     (row,) = pd.read_csv(csv).to_dict("records")
@@ -898,7 +903,7 @@ def test_no_comparison_overwrites_another(tmp_path: Path) -> None:
         assert call("compare_runs.py", [*words, *way], tmp_path)[0] == 0
     names = {path.name for path in (tmp_path / "stats").glob("comparison_*")}
     assert len(names) == 2 * len(ways)
-    assert names > {"comparison_a-1_a-2.csv", "comparison_a-1_a-2.png"}
+    assert names > {"comparison_a-1+a-2.csv", "comparison_a-1+a-2.png"}
 
 
 def test_runs_of_others_are_drawn_elsewhere(

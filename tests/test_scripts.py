@@ -110,7 +110,7 @@ def test_train_writes_everything(folder, trained):
     config = json.loads((stats / "config.json").read_text())
     assert config["env"]["stage"] == "1-1" and config["run"]["num_episodes"] == 12
     description = json.loads((stats / "run.json").read_text())
-    assert description["lineage"] == {"iteration": 1, "parents": []}
+    assert (description["lineage"]["iteration"], description["lineage"]["parents"]) == (1, [])
     assert "--run-name first" in description["sessions"][0]["command"]
     assert list((stats / "tensorboard").glob("events.out.tfevents.*"))
 
@@ -227,7 +227,9 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
     assert np.array_equal(*frames) and frames[0].any()
 
     # From a run that has no other replay than this.
-    third = replace(SavedModel.load(folder / "models/first.pth"), run_name="third")
+    third = replace(
+        SavedModel.load(folder / "models/first.pth"), run_name="third", lineage=after.state.lineage
+    )
     third.save(tmp_path / "third.pth")
     words = ["--model-path", str(tmp_path / "third.pth"), "--run-name", "heir"]
     _, output, _ = call("continue_training.py", words, folder)
@@ -254,9 +256,8 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
     assert "replay empty: checkpoints/first holds no checkpoint" in output
     # As of a run that was stopped before its first step.
     state = to_plain(replace(before.state, progress=None))
-    CheckpointStore(tmp_path / "checkpoints" / "first").save(
-        state, range(0), range(0), lambda _: []
-    )
+    store = CheckpointStore(tmp_path / "checkpoints" / "first", before.state.lineage.run_id)
+    store.save(state, range(0), range(0), lambda _: [])
     _, output, _ = call("continue_training.py", [*flags, "sixth"], tmp_path)
     assert "replay empty: run 'first' has not played yet" in output
 

@@ -213,6 +213,24 @@ def test_a_model_that_cannot_be_written_is_written_later(make_saver, capsys):
     assert SavedModel.load(paths.model).evaluation == EVALUATION
 
 
+def test_the_model_of_another_run_is_not_overwritten(make_saver, capsys):
+    saver, trainer, paths = make_saver(CheckpointStore)
+    step(saver, trainer)
+    with tarfile.open(ROOT / "tests/fixtures/schema5.tar.gz") as archive:
+        archive.extract("models/old.pth", paths.output_dir)
+    content = (paths.output_dir / "models/old.pth").rename(paths.model).read_bytes()
+    saver.take_model(EVALUATION)
+    saver.wait()
+    refusal = f"{paths.model} is of another run than {paths.checkpoints}"
+    assert refusal in capsys.readouterr().err
+    with pytest.raises(UserError, match="move it away"):
+        saver.finish()
+    assert paths.model.read_bytes() == content
+    paths.model.unlink()
+    saver.finish()
+    assert SavedModel.load(paths.model).run_name == "run"
+
+
 def test_a_damaged_model_is_told_and_written_anew(tmp_path):
     with tarfile.open(ROOT / "tests/fixtures/schema2.tar.gz") as archive:
         archive.extractall(tmp_path)

@@ -24,19 +24,26 @@ class Parent:
     clear_rate: float
     mean_x: float  # pixels
     mean_stages_cleared: float | None = None  # None in older files
+    run_id: str | None = None  # None for a run of an older version
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """The models that a run descends from."""
+    """Which run this is, and the models that it descends from.
+
+    A name can be given to another run, and a run can be renamed. The id stays: 32 random hex
+    digits, made with the run. Training does not depend on it.
+    """
 
     iteration: int = 1
     parents: list[Parent] = field(default_factory=list)  # oldest first
+    run_id: str | None = None  # None: an older version began the run, whoever resumed it
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Lineage":
         """The inverse of `dataclasses.asdict`."""
-        return cls(values["iteration"], [Parent(**parent) for parent in values["parents"]])
+        parents = [Parent(**parent) for parent in values["parents"]]
+        return cls(values["iteration"], parents, values.get("run_id"))
 
 
 @dataclass(frozen=True)
@@ -63,12 +70,16 @@ class SavedModel:
         save_tensors(path, _KIND, content)
 
     @classmethod
-    def load(cls, path: Path) -> "SavedModel":
+    def load(cls, path: Path, read_tensors: bool = True) -> "SavedModel":
         """
+        Args:
+            read_tensors: False is quick and takes no memory: the weights and the optimizer are read
+                from the file when they are used, and are not checked.
+
         Raises:
             UserError: if the file is missing, damaged or not a model.
         """
-        content = load_tensors(path, _KIND)
+        content = load_tensors(path, _KIND, read_tensors)
         try:
             evaluation = Evaluation.from_dict(content["evaluation"])
             model = cls(
@@ -81,7 +92,8 @@ class SavedModel:
                 # Older files do not count those of earlier iterations.
                 averaged_updates=content.get("averaged_updates", evaluation.updates),
             )
-            model.network()
+            if read_tensors:
+                model.network()
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:

@@ -1,7 +1,6 @@
 """Playing a saved model for a person: figures, a window, a recording, a plot of the positions."""
 
 import contextlib
-import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from mario_rl.games.serial import SerialGames
 from mario_rl.games.window import Window
 from mario_rl.reports.position_plot import save_position_plot
 from mario_rl.reports.video import VideoWriter
+from mario_rl.storage.files import reserved
 from mario_rl.training.assembly import build_games
 
 _GAMES_AT_A_TIME = 8
@@ -95,8 +95,8 @@ def evaluate_model(
     figures = evaluation.describe(stage) if evaluation else "no game was played to its end"
     say(f"{title}: {figures}")
     if request.plot:
-        path = _free_path(request, model, stage, "png")
-        save_position_plot(path, played, title)
+        with reserved(request.output_dir / "videos", _stem(model, stage), "png") as path:
+            save_position_plot(path, played, title)
         say(f"plot: {path}")
     return {
         "model": str(request.model_path),
@@ -130,7 +130,6 @@ def _play(
             f"{episode.length_steps} steps, score {episode.game_score}"
         )
 
-    video = _free_path(request, model, config.env.stage, "mp4")
     with contextlib.ExitStack() as stack:
         viewers: list[Callable[[np.ndarray], None]] = []
         stops = [interrupted]
@@ -139,6 +138,8 @@ def _play(
             viewers.append(window.show)
             stops.append(window.is_closed)
         if request.record:
+            folder, stem = request.output_dir / "videos", _stem(model, config.env.stage)
+            video = stack.enter_context(reserved(folder, stem, "mp4"))
             viewers.append(stack.enter_context(VideoWriter(video)).add)
         games = _games(config, request, viewers, say)
         stack.enter_context(contextlib.closing(games))
@@ -186,9 +187,5 @@ def _games(
     return SerialGames.of([MarioGame(config.env, on_frame)])
 
 
-def _free_path(request: Request, model: SavedModel, stage: str, suffix: str) -> Path:
-    """A name in videos/ that no file has yet."""
-    folder = request.output_dir / "videos"
-    stem = f"{Path(model.run_name).name}_{stage}"
-    names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-    return next(path for name in names if not (path := folder / f"{name}.{suffix}").exists())
+def _stem(model: SavedModel, stage: str) -> str:
+    return f"{Path(model.run_name).name}_{stage}"

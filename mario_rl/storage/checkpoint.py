@@ -9,6 +9,7 @@ no kept checkpoint needs. If the files of a checkpoint do not match it, a warnin
 checkpoint before is used.
 """
 
+import contextlib
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -39,13 +40,25 @@ class Checkpoint(Generic[State]):
 class CheckpointStore:
     """The checkpoints of one run."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, run_id: str | None = None) -> None:
+        """
+        Args:
+            run_id: of a new run. `load` finds the id of an earlier one.
+        """
         self._directory = directory
+        self._run_id = run_id
         self._segments: list[dict[str, Any]] = []  # frames on disk that are still in the replay
         self._damaged: list[Path] = []
 
     def exists(self) -> bool:
         return bool(self._manifests())
+
+    def saved_run_id(self) -> str | None:
+        """The id of the run that saved the newest checkpoint; None if it has none."""
+        for path in sorted(self._manifests(), key=_number, reverse=True):
+            with contextlib.suppress(UserError):
+                return read_json(path).get("run_id")
+        return None
 
     def new_rows(self, rows: range) -> range:
         """The rows of the replay whose frames are not on disk, or not any more."""
@@ -90,7 +103,12 @@ class CheckpointStore:
                 )
             path = self._directory / f"{stem}.state.pt"
             save_tensors(path, "checkpoint", state)
-            manifest = {"schema": SCHEMA, "state": _fingerprint(path), "frames": segments}
+            manifest = {
+                "schema": SCHEMA,
+                "run_id": self._run_id,
+                "state": _fingerprint(path),
+                "frames": segments,
+            }
             write_json(self._directory / f"{stem}.json", manifest)
         except OSError as error:
             raise UserError(
@@ -139,6 +157,7 @@ class CheckpointStore:
             ]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DamagedFile(f"{path} is damaged: {error!r:.80}") from None
+        self._run_id = manifest.get("run_id")
         return Checkpoint(decoded, frames), segments
 
     def _verify(self, entry: dict[str, Any]) -> None:

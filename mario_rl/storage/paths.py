@@ -8,10 +8,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mario_rl.errors import UserError
+from mario_rl.errors import RunInUse, UserError
 from mario_rl.storage.files import make_directory
 
-_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+MAX_RUN_NAME = 80  # characters
+_RUN_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_NAME - 1}}}")
 
 
 class RunPaths:
@@ -24,8 +25,8 @@ class RunPaths:
         """
         if not _RUN_NAME.fullmatch(run_name):
             raise UserError(
-                f"--run-name {run_name[:100]!r}: use 1 to 80 letters, digits, '.', '_' and '-', "
-                "beginning with a letter or digit"
+                f"--run-name {run_name[:100]!r}: use 1 to {MAX_RUN_NAME} letters, digits, '.', '_' "
+                "and '-', beginning with a letter or digit"
             )
         self.output_dir = Path(output_dir)
         self.run_name = run_name
@@ -76,14 +77,14 @@ class RunPaths:
         """Held while a process trains this run; the system frees it if the process dies.
 
         Raises:
-            UserError: if another process holds it.
+            RunInUse: if another process holds it.
         """
         make_directory(self.checkpoints)
         lock = FileLock(self.checkpoints / "lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(
+            raise RunInUse(
                 f"run {self.run_name!r} is being trained by another process; "
                 "wait for it, or choose another --run-name"
             ) from None

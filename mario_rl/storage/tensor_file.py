@@ -17,7 +17,7 @@ import torch
 from mario_rl.errors import DamagedFile, UserError
 from mario_rl.storage.files import atomic_write
 
-SCHEMA = 4  # 1 had no checksum, 2 no save points, 3 no names for metrics
+SCHEMA = 5  # 1 had no checksum, 2 no save points, 3 no names for metrics, 4 no ids of runs
 
 
 def save_tensors(path: Path, kind: str, content: dict[str, Any]) -> None:
@@ -40,9 +40,13 @@ def save_tensors(path: Path, kind: str, content: dict[str, Any]) -> None:
     atomic_write(path, write)
 
 
-def load_tensors(path: Path, kind: str) -> dict[str, Any]:
+def load_tensors(path: Path, kind: str, read_tensors: bool = True) -> dict[str, Any]:
     """The inverse of `save_tensors`. Arrays come back as CPU tensors, and `schema` is the version
     of the content.
+
+    Args:
+        read_tensors: False leaves the tensors in the file until they are used, and does not check
+            the checksum, which would read them. The rest has a checksum of its own in the zip file.
 
     Raises:
         UserError: if the file is missing or of a newer version.
@@ -54,7 +58,7 @@ def load_tensors(path: Path, kind: str) -> dict[str, Any]:
         _require_plain_zip(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles, which are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=not read_tensors)
     except Exception as error:  # a damaged file can raise anything, at great length
         raise DamagedFile(
             f"{path} is damaged or is no Mario RL {kind} ({type(error).__name__})"
@@ -63,6 +67,8 @@ def load_tensors(path: Path, kind: str) -> dict[str, Any]:
         raise DamagedFile(f"{path} is no Mario RL {kind}")
     check_schema(path, content.get("schema"))
     checksum = content.pop("checksum", None)
+    if not read_tensors:
+        return content
     try:
         intact = _checksum(content, path.stat().st_size) == checksum
     except ValueError as error:

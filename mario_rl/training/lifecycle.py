@@ -4,6 +4,7 @@ A new run is first a checkpoint without progress, made here or by continue_train
 resuming and continuing are the same: load the newest checkpoint, and train.
 """
 
+import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from mario_rl.training.assembly import build_games, build_learner, build_trainer
 from mario_rl.training.description import describe_run, note_session
 from mario_rl.training.display import Display
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
+from mario_rl.training.identity import require_own_files
 from mario_rl.training.preflight import check_machine
 from mario_rl.training.resume_command import resume_command
 from mario_rl.training.saver import Saver
@@ -56,7 +58,9 @@ def create_run(
     lineage: Lineage,
     inherited: Checkpoint[RunState] | None = None,
 ) -> None:
-    """Write a run's first checkpoint, its config.json and its run.json.
+    """Write a run's first checkpoint, its config.json and its run.json; give it an id.
+
+    Hold `paths.lock()`, so that no other process creates a run of that name.
 
     Args:
         inherited: a checkpoint of another run, whose replay this one begins with.
@@ -74,9 +78,11 @@ def create_run(
         frames = inherited.frames
         if replay is not None:
             rows = range(frames[0][0], replay.rows_written)
+    lineage = replace(lineage, run_id=uuid.uuid4().hex)
     state = RunState(config, lineage, learner, replay=replay)
     blocks = [block for _, block in frames]
-    CheckpointStore(paths.checkpoints).save(to_plain(state), rows, rows, lambda _: blocks)
+    store = CheckpointStore(paths.checkpoints, lineage.run_id)
+    store.save(to_plain(state), rows, rows, lambda _: blocks)
     describe_run(paths, config, lineage)
 
 
@@ -152,6 +158,7 @@ def _open(
     """The run as it was at the newest checkpoint. The stack closes its parts."""
     store = CheckpointStore(paths.checkpoints)
     checkpoint = store.load(RunState.from_file)
+    require_own_files(paths, checkpoint.state.lineage)
     config = _resumed_config(checkpoint.state.config, given)
     machine = _prepare_machine(config, say)
     check_machine(paths, config, checkpoint.state.learner.online_net)

@@ -20,6 +20,7 @@ from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import to_plain
 from mario_rl.training.description import describe_run
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
+from mario_rl.training.identity import require_own_model
 from mario_rl.training.state import Progress, RunState
 from mario_rl.training.trainer import Trainer
 
@@ -127,6 +128,7 @@ class Saver:
     def _save_model(self) -> None:
         if self._model is None or (self._model_is_written and self._paths.model.is_file()):
             return
+        require_own_model(self._paths, self._lineage)
         self._model.save(self._paths.model)
         self._model_is_written = True
 
