@@ -69,7 +69,8 @@ demo: $(VENV)/.ready-$(VERSION)
 	@echo "video:       videos/$(RUN)_1-1.mp4"
 
 play: $(VENV)/.ready-$(VERSION)
-	$(BIN)/python eval_mario.py --model-path pretrained/$(STAGE).pth $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),--render,--record)
+	$(BIN)/python eval_mario.py --model-path pretrained/$(STAGE).pth \
+		$$($(BIN)/python -c 'from mario_rl.games.window import can_open; print("--render" if can_open() else "--record")')
 
 named:
 	@test "$(origin RUN)" = "command line" || { echo 'usage: make train RUN=name ARGS="--stage 1-1 ..."' >&2; exit 2; }

@@ -5,6 +5,8 @@ from argparse import Namespace
 from functools import partial
 
 from mario_rl.cli import Parser, run_script
+from mario_rl.console import say, tell
+from mario_rl.reports.output import FIGURES, output_file, write_output
 
 
 def parse_flags() -> Namespace:
@@ -28,9 +30,15 @@ def parse_flags() -> Namespace:
     )
     parser.add_argument(
         "--format",
-        choices=("png", "svg", "pdf"),
+        choices=FIGURES,
         default="png",
-        help="file format of the figure (default: png)",
+        help="file format of the figure that --save writes (default: png)",
+    )
+    parser.add_argument(
+        "--output",
+        type=output_file("csv", *FIGURES),
+        metavar="FILE",
+        help="write the table (.csv) or the figure (.png, .svg or .pdf) to this file",
     )
     parser.add_argument(
         "--output-dir",
@@ -44,29 +52,34 @@ def main() -> None:
     args = parse_flags()
     from mario_rl.reports import comparison
     from mario_rl.reports.recorded_runs import read_runs
-    from mario_rl.storage.files import atomic_write
 
     runs = read_runs(args.run_names, args.output_dir)
     groups = comparison.group_seeds(runs) if args.group else comparison.ungrouped(runs)
     table = comparison.table(groups)
-    print(comparison.format_table(table))
+    # Files are written, and a window opens, even if nobody reads the table.
+    makes_file = args.save or args.output or args.show
+    show_line = tell if makes_file else say
+    show_line(comparison.format_table(table))
     for note in comparison.notes(groups):
-        print(note)
-    if not (args.save or args.show):
+        show_line(note)
+    if not makes_file:
         return
 
     from mario_rl.reports import plots
 
     draw = partial(plots.draw_comparison, groups=groups, x=args.x)
+    files = [args.output] if args.output else []
     if args.save:
         csv = comparison.comparison_path(
             args.output_dir, args.run_names, "csv", x=args.x, grouped=args.group
         )
-        atomic_write(csv, lambda file: table.to_csv(file, index=False))
-        print(csv)
-        picture = csv.with_suffix(f".{args.format}")
-        plots.save(draw, picture)
-        print(picture)
+        files += [csv, csv.with_suffix(f".{args.format}")]
+    for path in files:
+        if path.suffix == ".csv":
+            write_output(path, lambda file: table.to_csv(file, index=False))
+        else:
+            plots.save(draw, path)
+        show_line(str(path))
     if args.show:
         plots.show(draw)
 

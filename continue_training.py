@@ -16,7 +16,7 @@ from mario_rl.cli import (
     number,
     run_script,
 )
-from mario_rl.console import say
+from mario_rl.console import tell
 
 
 def main() -> None:
@@ -34,9 +34,13 @@ def main() -> None:
         help="start from this file, or from the shipped model of this name, instead of the best "
         "model of the earlier runs",
     )
-    add("--run-name", help="name of the new run (default: the model's run with -iterN)")
+    add(
+        "--run-name",
+        help="name of the new run (default: NAME-iterN or, if taken, NAME-iterN-2, ...)",
+    )
     add("--reset-optimizer", action="store_true", help="do not take over the state of Adam")
     add("--start", action="store_true", help="train at once instead of printing the command")
+    add("--plain", action="store_true", help="with --start: plain lines instead of the live panel")
     add("--output-dir", type=Path, default=Path("."), help="where models/ and the others lie")
     add_config_flags(parser, show_defaults=False)
     args = parser.parse_args()
@@ -44,9 +48,9 @@ def main() -> None:
     with ending_at_ctrl_c():
         from mario_rl.training.continuation import create_iteration, find_best_model
         from mario_rl.training.lifecycle import train
-        from mario_rl.training.session import resume_command
+        from mario_rl.training.resume_command import resume_command
 
-        model_path = args.model_path or find_best_model(args.output_dir, args.iteration, say)
+        model_path = args.model_path or find_best_model(args.output_dir, args.iteration, tell)
         paths = create_iteration(
             model_path,
             args.output_dir,
@@ -54,12 +58,12 @@ def main() -> None:
             iteration=args.iteration,
             changes=given_settings(args),
             reset_optimizer=args.reset_optimizer,
-            say=say,
+            say=tell,
         )
         if args.start:
-            train(paths, {}, resume=True, say=say)
+            train(paths, {}, resume=True, say=tell, plain=args.plain)
         else:
-            say(f"train it with:\n{resume_command(paths)}")
+            tell(f"train it with:\n{resume_command(paths)}")
 
 
 command = partial(run_script, main)

@@ -8,7 +8,7 @@ from pathlib import Path
 from mario_rl.agent.shipped import model_file
 from mario_rl.cli import Parser, ending_at_ctrl_c, number, run_script
 from mario_rl.config import EVALUATION_EPSILON, FULL_GAME, MAX_NOOP_FRAMES, STAGES
-from mario_rl.console import note, say
+from mario_rl.console import note, say, tell
 
 # The protocol by which models are judged, and one undisturbed game for the eye.
 MEASURE = {"episodes": 20, "epsilon": EVALUATION_EPSILON, "noops": MAX_NOOP_FRAMES}
@@ -46,15 +46,22 @@ def main() -> None:
 
     with ending_at_ctrl_c():
         from mario_rl.reports.playback import Request, evaluate_model
+        from mario_rl.training.signals import Signals
 
     as_json = args.pop("json")
     watch = args["render"] or args["record"]
     # Several games without any randomness would be one game, several times.
     defaults = WATCH if watch and args.get("episodes", 1) == 1 else MEASURE
     request = Request(**{**defaults, **args})
-    report = evaluate_model(request, note if as_json else say)
-    if as_json:
-        say(json.dumps(report, indent=2))
+    makes_file = args["record"] or args["plot"]  # which is made even if nobody reads the figures
+    show_line = note if as_json else tell if makes_file else say
+    signals = Signals()
+    with signals.handled():
+        report = evaluate_model(request, show_line, signals.stop_requested)
+        if as_json:
+            say(json.dumps(report, indent=2))
+    if signals.stop_requested():
+        raise KeyboardInterrupt  # exit code 130
 
 
 command = partial(run_script, main)

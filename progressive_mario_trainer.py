@@ -3,7 +3,7 @@
 from functools import partial
 
 from mario_rl.cli import Parser, add_config_flags, ending_at_ctrl_c, given_settings, run_script
-from mario_rl.console import say
+from mario_rl.console import tell
 
 
 def main() -> None:
@@ -15,6 +15,9 @@ def main() -> None:
         default=".",
         help="where models/, checkpoints/, stats/ and videos/ lie (default: this directory)",
     )
+    parser.add_argument(
+        "--plain", action="store_true", help="plain lines instead of the live panel"
+    )
     add_config_flags(parser)
     args = parser.parse_args()
 
@@ -24,7 +27,7 @@ def main() -> None:
         from mario_rl.training.lifecycle import train
 
         paths = RunPaths(args.output_dir, args.run_name)
-        train(paths, given_settings(args), args.resume, say)
+        train(paths, given_settings(args), args.resume, tell, args.plain)
 
 
 command = partial(run_script, main)

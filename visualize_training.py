@@ -2,16 +2,27 @@
 """Draw the course of a training run: return, progress, clear rate, loss and exploration."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mario_rl.cli import Parser, run_script
+from mario_rl.console import say, tell
+from mario_rl.reports.output import FIGURES, output_file
 from mario_rl.storage.paths import RunPaths
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--run-name", required=True, help="the run to draw")
-    parser.add_argument(
-        "--format", choices=("png", "svg", "pdf"), default="png", help="file format (default: png)"
+    add_place = parser.add_mutually_exclusive_group().add_argument
+    add_place("--format", choices=FIGURES, default="png", help="file format (default: png)")
+    add_place(
+        "--output",
+        type=output_file(*FIGURES),
+        metavar="FILE",
+        help="write this .png, .svg or .pdf (default: training.png in the folder of the run)",
     )
     parser.add_argument("--show", action="store_true", help="also show it in a window")
     parser.add_argument(
@@ -29,17 +40,16 @@ def main() -> None:
     paths = RunPaths(args.output_dir, args.run_name)
     paths.require_stats()
 
-    from matplotlib.figure import Figure
-
     from mario_rl.reports import plots
     from mario_rl.reports.recorded_runs import read_run
 
-    def draw(figure: Figure) -> None:
+    def draw(figure: "Figure") -> None:
         plots.draw_training(figure, read_run(args.run_name, args.output_dir))
 
-    path = paths.stats / f"training.{args.format}"
+    path = args.output or paths.stats / f"training.{args.format}"
     plots.save(draw, path)
-    print(path, flush=True)
+    # A window is for somebody who need not read the output.
+    (tell if args.show or args.live else say)(str(path))
     if args.live:
         plots.show(draw, [paths.episodes_csv, paths.updates_csv, paths.evaluations_csv])
     elif args.show:

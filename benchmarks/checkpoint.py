@@ -23,9 +23,8 @@ from benchmarks.training import CONFIG, new_trainer, train
 from mario_rl.agent.saved_model import Lineage
 from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.paths import RunPaths
-from mario_rl.training.display import Display
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
-from mario_rl.training.session import Session
+from mario_rl.training.saver import Saver
 
 INTERVAL_STEPS = 100 * 200  # env steps of 100 episodes, of 200 each
 ROUND_STEPS = 32 * scaled(24)
@@ -38,10 +37,10 @@ def main() -> None:
         trainer.replay, _ = filled_replay(np.random.default_rng(0))
         paths = RunPaths(directory, "benchmark")
         store = CheckpointStore(paths.checkpoints)
-        evaluator, display = Evaluator(trainer, EvaluatorState()), Display("b")
-        session = Session(paths, trainer, evaluator, store, Lineage(), display, lambda: False)
-        session._save()  # all frames, once
-        session._finish_saving()
+        evaluator = Evaluator(trainer, EvaluatorState())
+        saver = Saver(paths, trainer, evaluator, store, Lineage())
+        saver.begin()  # all frames, once
+        saver.wait()
         train(trainer, CONFIG.learner.learning_starts + ROUND_STEPS)
         blocked, written, lost = [], [], []
         for number in range(ROUNDS):
@@ -52,16 +51,16 @@ def main() -> None:
             rows = trainer.replay.ring.rows
             store._segments[-1] = replace(store._segments[-1], end_row=rows.stop - new_rows)
             started = time.perf_counter()
-            session._save()
+            saver.begin()
             blocked.append(time.perf_counter() - started)
             ends: list[float] = []
-            assert session._saving is not None
-            session._saving.add_done_callback(
+            assert saver._saving is not None
+            saver._saving.add_done_callback(
                 lambda _, ends=ends: ends.append(time.perf_counter())  # type: ignore[misc]
             )
             train(trainer, ROUND_STEPS)
             took = time.perf_counter() - started
-            session._finish_saving()
+            saver.wait()
             written.append(ends[0] - started)
             lost.append(took - undisturbed)
             round_result = {"blocked": blocked[-1], "written": written[-1], "lost": lost[-1],
@@ -78,7 +77,7 @@ def main() -> None:
             f"s ({min(lost):.2f} to {max(lost):.2f}), "
             f"{statistics.median(lost) / interval_s:.2%} of the {interval_s:.0f} s between two"
         )
-        session.close()
+        saver.close()
         trainer.rollout.games.close()
 
 

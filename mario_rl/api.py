@@ -7,7 +7,7 @@ from typing import Any
 
 from mario_rl.agent.policy import Policy, load
 from mario_rl.config import STACK
-from mario_rl.console import say
+from mario_rl.console import tell
 from mario_rl.errors import UserError
 from mario_rl.games.gymnasium_env import SuperMarioBros
 from mario_rl.reports.recorded_runs import RecordedRun, read_run
@@ -48,4 +48,4 @@ def train(
             'mario_rl.train: put the call under `if __name__ == "__main__":`, because the worker '
             "processes import your script, too"
         )
-    lifecycle.train(RunPaths(output_dir, run_name), settings, resume, say)
+    lifecycle.train(RunPaths(output_dir, run_name), settings, resume, tell)

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from mario_rl.config import Config
-from mario_rl.console import note
+from mario_rl.console import drop_unwritten, note, open_closed_streams, say
 from mario_rl.errors import UserError
 from mario_rl.settings import choices_of, contains, flag_of, value_type
 
@@ -21,7 +21,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{_one_line(f'{self.prog}: {message}')} (see --help)\n")
+        note(f"{_one_line(f'{self.prog}: {message}')} (see --help)")
+        sys.exit(2)
+
+    def print_help(self, file: Any = None) -> None:
+        say(self.format_help().rstrip("\n"))
 
 
 def add_config_flags(parser: argparse.ArgumentParser, show_defaults: bool = True) -> None:
@@ -90,19 +94,19 @@ def ending_at_ctrl_c() -> Iterator[None]:
 
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script: exit code 0, or 2 with one line on stderr, or 130 after Ctrl-C."""
+    open_closed_streams()
     try:
         main()
-    except UserError as error:
-        note(f"error: {_one_line(str(error))}")
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the program that reads our output, such as head, has ended
-        sys.stderr.close()
         sys.exit(0)
-    except OSError as error:  # a full disk, a read-only folder: the message names the file
+    # OSError: a full disk, a read-only folder. The message names the file.
+    except (UserError, OSError) as error:
         note(f"error: {_one_line(str(error))}")
         sys.exit(2)
+    finally:
+        drop_unwritten()
     sys.exit(0)
 
 

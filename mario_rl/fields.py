@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-
 FINITE = "(-inf, inf)"
 ANY_NUMBER = "[-inf, inf]"  # NaN, too
 
@@ -51,9 +50,10 @@ class Array:
     interval: str = FINITE  # of its numbers
 
 
+MAX_RUN_NAME = 80  # characters
 RUN_NAME = Matching(
-    "[A-Za-z0-9][A-Za-z0-9._-]{0,79}",
-    "1 to 80 letters, digits, '.', '_' and '-', beginning with a letter or digit",
+    f"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_NAME - 1}}}",
+    f"1 to {MAX_RUN_NAME} letters, digits, '.', '_' and '-', beginning with a letter or digit",
 )
 COLUMN_NAME = Matching("[A-Za-z0-9_./-]{1,100}", "1 to 100 letters, digits, '_', '.', '/' and '-'")
 
@@ -64,6 +64,7 @@ Positive = Annotated[float, Within("[0, inf)")]
 AnyFloat = Annotated[float, Within(ANY_NUMBER)]
 Checksum = Annotated[int, Within("[0, 4294967295]")]  # CRC-32
 RunName = Annotated[str, RUN_NAME]
+RunId = Annotated[str, Matching("[0-9a-f]{32}", "32 hex digits")]
 ColumnName = Annotated[str, COLUMN_NAME]
 Slot = Annotated[int, Within("[0, slots)")]  # of the replay
 Action = Annotated[int, Within("[0, num_actions)")]

@@ -57,17 +57,20 @@ def run(tmp_path_factory) -> RunPaths:
         archive.extractall(folder)
     paths = RunPaths(folder, "before")
     model = SavedModel.load(paths.model)
-    lineage = Lineage(2, [Parent("first", 1, 0.5, 300.0, 0.5)])
-    replace(model, lineage=lineage).save(paths.model)
+    lineage = Lineage(2, [Parent("first", 1, 0.5, 300.0, 0.5, "1" * 32)], "2" * 32)
+    model = replace(model, lineage=lineage)
+    model.save(paths.model)
     store = CheckpointStore(paths.checkpoints)
     checkpoint = store.load(RunState.from_file, RunState.check_frames)
     assert checkpoint.state.learner.update is not None and checkpoint.state.progress is not None
-    state = replace(checkpoint.state, lineage=lineage)
+    progress = replace(checkpoint.state.progress, unwritten_model=model)
+    state = replace(checkpoint.state, lineage=lineage, progress=progress)
     rows = range(checkpoint.frames[0][0], checkpoint.state.progress.trainer.replay.rows_written)
     for path in paths.checkpoints.glob("0*"):
         path.unlink()
     blocks = [np.array(block) for _, block in checkpoint.frames]
-    CheckpointStore(paths.checkpoints).save(to_plain(state), rows, lambda _: blocks)
+    store = CheckpointStore(paths.checkpoints, lineage.run_id)
+    store.save(to_plain(state), rows, rows, lambda _: blocks)
     description = read_json(paths.run_json)
     write_json(paths.run_json, {**description, "lineage": to_plain(lineage)})
     return paths

@@ -48,7 +48,12 @@ def rows_of(checkpoint):
 def save_some(store, ring, counts):
     for count in counts:
         ring.written += count
-        store.save({"written": ring.written, "array": np.arange(3)}, ring.rows, ring.frames_of)
+        store.save(
+            {"written": ring.written, "array": np.arange(3)},
+            ring.rows,
+            store.new_rows(ring.rows),
+            ring.frames_of,
+        )
 
 
 def python(script):

@@ -83,7 +83,9 @@ fuzz = settings(
 
 
 @fuzz
-@given(words=pairs({*CONFIG_FLAGS, "--run-name", "--output-dir"}, ["--resume", *SWITCHES]))
+@given(
+    words=pairs({*CONFIG_FLAGS, "--run-name", "--output-dir"}, ["--resume", "--plain", *SWITCHES])
+)
 @example(words=["--max-hours", "1e-320"])
 def test_train(words, tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
@@ -101,7 +103,7 @@ def test_resume(trained, words):
 @given(
     words=pairs(
         {*CONFIG_FLAGS, "--run-name", "--output-dir", "--iteration", "--model-path"},
-        ["--reset-optimizer"],
+        ["--reset-optimizer", "--plain"],
     )
 )
 @example(words=["--action-set", "9" * 5000])

@@ -15,7 +15,7 @@ import mario_rl
 from mario_rl.agent.shipped import shipped_model
 from mario_rl.errors import UserError
 from mario_rl.storage.paths import RunPaths
-from mario_rl.training.session import resume_command
+from mario_rl.training.resume_command import resume_command
 
 STAGES = sorted(path.stem for path in (ROOT / "pretrained").glob("*.pth"))
 

@@ -1,9 +1,11 @@
 """Comparing runs, and the two scripts that draw them."""
 
+import errno
 import math
 import os
 import re
 import runpy
+import shutil
 import struct
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,12 +23,13 @@ from scripts import call
 
 from mario_rl.config import Config
 from mario_rl.errors import UserError
-from mario_rl.games.interface import OUTCOMES
-from mario_rl.reports import comparison, panels, plots
+from mario_rl.evaluation.play import PlayedEpisode
+from mario_rl.games.interface import OUTCOMES, Episode, Position
+from mario_rl.reports import comparison, output, panels, plots
 from mario_rl.reports.comparison import Curve
-from mario_rl.reports.position_plot import ENDS
+from mario_rl.reports.position_plot import ENDS, save_position_plot
 from mario_rl.reports.recorded_runs import RecordedRun, read_run, read_runs
-from mario_rl.storage.files import write_json
+from mario_rl.storage.files import atomic_write, write_json
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.records import (
     EPISODES,
@@ -35,6 +39,7 @@ from mario_rl.storage.records import (
     RecordLog,
     Table,
     read_records,
+    write_checksums,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,7 +89,9 @@ def write_run(
             row_of(UPDATES, steps, 2 * i, i, steps / 3600, 0.5 / i, 0.1, 1.0, 1.0, 1 / i, 0.4, 1.0,
                          2.0, 1, 0, 0)
         )  # fmt: skip
+    log.flush()
     log.close()
+    updates.flush()
     updates.close()
 
     log_evaluations = RecordLog(paths.evaluations_csv, EVALUATIONS)
@@ -97,6 +104,7 @@ def write_run(
                              int(cleared > best))
         )  # fmt: skip
         best = max(best, cleared)
+    log_evaluations.flush()
     log_evaluations.close()
     return paths
 
@@ -319,9 +327,14 @@ def test_comparison_path_is_short_and_depends_on_every_name(tmp_path: Path) -> N
         return comparison.comparison_path(tmp_path, names, "csv", x, grouped)
 
     stats = tmp_path / "stats"
-    assert path("a", "b") == stats / "comparison_a_b.csv"
-    assert path("a", "b", x="hours") == stats / "comparison_a_b_hours.csv"
-    assert path("a", x="episodes", grouped=True) == stats / "comparison_a_episodes_grouped.csv"
+    assert path("a", "b") == stats / "comparison_a+b.csv"
+    assert path("a", "b", x="hours") == stats / "comparison_a+b,hours.csv"
+    assert path("a", x="episodes", grouped=True) == stats / "comparison_a,episodes,grouped.csv"
+    ways = [
+        path("a_b", "c"), path("a", "b_c"), path("a_b_c"), path("a", "b", "c"),
+        path("a_b", "c_hours"), path("a", "b_c", x="hours"), path("a", "b_c_grouped"),
+    ]  # fmt: skip
+    assert len(set(ways)) == len(ways)
     names = [f"a-rather-long-name-{i}" for i in range(50)]
     assert len(path(*names).name) < 130
     assert path(*names) != path(*names[:-1], "other")
@@ -344,6 +357,7 @@ def test_position_counts_stages_and_the_part_passed(tmp_path: Path) -> None:
     log = RecordLog(paths.episodes_csv, EPISODES)
     for i, (world, stage, x) in enumerate([(1, 1, 1700), (1, 2, 0), (2, 1, 340), (8, 4, 9000)]):
         log.append(row_of(EPISODES, i, i, 0, 0, 0, 0, 1, x, world, stage, 0, 0, 0, 0, "death"))
+    log.flush()
     log.close()
     position = read_one(paths).episodes["position"]
     np.testing.assert_allclose(position, [0.5, 1, 4.1, 32])
@@ -363,6 +377,43 @@ def test_damaged_config_json_is_named(tmp_path: Path, content: str) -> None:
     paths.config_json.write_text(content)
     with pytest.raises(UserError, match=r"config\.json"):
         read_one(paths)
+
+
+def test_a_run_shows_itself_in_one_line(tmp_path: Path) -> None:
+    run = read_one(write_run(tmp_path, "a", parents=("b",)))
+    assert repr(run) == "<RecordedRun a: 1-1, iteration 2, 30 episodes, 3,000 env steps>"
+
+
+@pytest.mark.parametrize(
+    ("lost", "with_checksums"),
+    [
+        ("episodes.csv", True),
+        ("updates.csv", True),
+        ("updates.csv", False),
+        ("evaluations.csv", True),
+        ("run.json", True),
+    ],
+)
+def test_what_is_there_is_drawn_without_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: str, with_checksums: bool
+) -> None:
+    paths = write_run(tmp_path, "a", parents=("b",))
+    if with_checksums:
+        write_checksums(paths.stats, {table.file: b"one" for table in TABLES if table.file == lost})
+    (paths.stats / lost).unlink()
+    run = read_one(paths)
+    read_one(paths)
+    assert capsys.readouterr().err == f"warning: {paths.stats / lost} is missing\n"  # once
+    assert (run.missing, run.iteration) == ((lost,), 1 if lost == "run.json" else 2)
+    seen = {text for panel in draw(run).axes for text in texts(panel)}
+    assert seen == ({f"{lost} is missing"} if lost.endswith("csv") else set())
+
+
+def test_a_run_that_has_not_begun_misses_nothing(tmp_path: Path) -> None:
+    paths = write_run(tmp_path, "a")
+    for table in TABLES:
+        (paths.stats / table.file).unlink()
+    assert read_one(paths).missing == ()
 
 
 # The figures
@@ -394,6 +445,7 @@ def test_retries_are_shown_apart(tmp_path: Path) -> None:
     log.append(
         row_of(EPISODES, 31, 3100, 1.0, 0, 0.1, 9999.0, 20, 9000, 1, 1, 0, 0, 0, 300, "death", 5)
     )
+    log.flush()
     log.close()
     run = read_one(paths)
     assert (len(run.episodes), len(run.retries), run.total("episodes")) == (30, 1, 31)
@@ -504,6 +556,7 @@ def test_another_panel_is_one_entry(
     log = RecordLog(paths.updates_csv, UPDATES)
     for values in rows:
         log.append({**values, "entropy": 0.5})
+    log.flush()
     log.close()
     run = read_one(paths)
     figure = draw(run)
@@ -542,6 +595,67 @@ def test_the_mark_of_every_outcome_can_be_seen() -> None:
     # A marker that has only an edge would be drawn in white.
     assert {end.marker for end in ENDS.values()} <= set(Line2D.filled_markers)
     assert set(ENDS) == set(OUTCOMES)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_line_of_one_point_is_seen(tmp_path: Path) -> None:
+    paths = write_run(tmp_path, "a", episodes=1, clears=(1,))
+    figure = draw_training(paths)
+    for panel in figure.axes:
+        for item in panel.lines:
+            assert item.get_marker() == "o" or item.get_label().startswith(("best model", "clear"))
+    run = read_one(write_run(tmp_path, "gaps", episodes=4))
+    figure = draw(replace(run, updates=run.updates.assign(loss=[1, 2, np.nan, 3])))
+    losses = line(figure.axes[3], "record")
+    assert (losses.get_marker(), losses.get_markevery()) == ("o", [3])
+    long = draw_training(write_run(tmp_path, "long"))
+    assert line(long.axes[3], "record").get_marker() == "None"
+
+
+@pytest.mark.filterwarnings("error")
+def test_groups_of_runs_of_one_point_are_seen(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path, f"a-{seed}", episodes=1, clears=(seed,), seed=seed,
+                  steps_per_episode=100 * seed)  # fmt: skip
+    figure = Figure()
+    plots.draw_comparison(figure, comparison.group_seeds(read(tmp_path, "a-1", "a-2")), "steps")
+    for panel in figure.axes:
+        singles = [item for item in panel.lines if len(item.get_xdata()) == 1]
+        assert len(singles) >= 2 and {item.get_marker() for item in singles} == {"o"}
+    _, interval = figure.axes[2].collections  # no band has a width at a single evaluation
+    np.testing.assert_allclose(interval.get_segments(), [[[1000, 0.1], [1000, 0.2]]])
+
+
+def test_many_evaluations_are_averaged(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", episodes=1, clears=(0, 10) * 100)
+    run = read(tmp_path, "a")[0]
+    rate = draw(run).axes[2]
+    (band,) = rate.collections
+    low, high = band.get_datalim(rate.transData).get_points()[:, 1]
+    assert low < 0.3 and high > 0.7
+    assert line(rate, "mean of last 20").get_ydata()[-1] == pytest.approx(0.5)
+    figure: Any = Figure()
+    plots.draw_comparison(figure, comparison.ungrouped([run]), "steps")
+    assert figure.axes[2].get_title(loc="left") == "Evaluation: clear rate, mean of last 20"
+    assert figure.axes[2].lines[0].get_ydata()[-1] == pytest.approx(0.5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_lines_are_told_apart_or_refused(tmp_path: Path) -> None:
+    run = read_one(write_run(tmp_path, "a", episodes=1, clears=(1,)))
+    names = [f"{'a-long-name-' * 5}{i}" for i in range(plots.MAX_LINES)]
+    groups = comparison.ungrouped([replace(run, name=name) for name in names])
+    figure: Any = Figure(figsize=plots.SIZE_INCHES, dpi=plots.DPI)
+    plots.draw_comparison(figure, groups, "steps")
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    looks = {(item.get_color(), item.get_linestyle()) for item in legend.get_lines()}
+    assert len(looks) == len(names)
+    extent = legend.get_window_extent()
+    assert extent.x0 >= 0 and extent.x1 <= figure.bbox.x1 and extent.y1 <= figure.bbox.y1
+    assert all(panel.bbox.height > 350 and panel.bbox.y1 < extent.y0 for panel in figure.axes)
+    with pytest.raises(UserError, match=rf"{len(names) + 1} lines .* {len(names)} .*--group"):
+        plots.draw_comparison(figure, [*groups, *comparison.ungrouped([run])], "steps")
 
 
 def test_comparison_figure(tmp_path: Path) -> None:
@@ -586,7 +700,7 @@ def test_vector_formats(tmp_path: Path, suffix: str, magic: bytes) -> None:
 
 def test_unwritable_figure_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(OSError, match=r"a\.png"):
+    with pytest.raises(UserError, match=r"cannot write .*a\.png: Is a directory; .* --output"):
         plots.save(lambda figure: None, tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
@@ -620,9 +734,37 @@ def test_window_is_drawn_again_only_when_a_file_changed(
     assert len(passes) == 7
 
 
+def test_window_keeps_its_picture_when_the_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from matplotlib import pyplot
+
+    paths = write_run(tmp_path, "a", episodes=1)
+    passes = []
+
+    def wait(canvas: Any, seconds: float) -> None:
+        passes.append(len(pyplot.gcf().axes))
+        if len(passes) == 1:
+            shutil.rmtree(paths.stats)
+        if len(passes) == 3:
+            pyplot.close("all")
+
+    pyplot.switch_backend("agg")
+    monkeypatch.setattr(type(pyplot.figure().canvas), "start_event_loop", wait)
+    pyplot.close("all")
+    monkeypatch.setattr(plots, "_open_window", pyplot.figure)
+    monkeypatch.setattr(pyplot, "show", lambda block: None)
+    plots.show(lambda figure: plots.draw_training(figure, read_one(paths)), [paths.episodes_csv])
+    assert passes == [6, 6, 6]
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: ") and "last picture" in warning
+
+
 def test_no_window_without_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib import pyplot
 
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
     pyplot.switch_backend("agg")  # what pyplot falls back to
     monkeypatch.setattr(pyplot, "get_fignums", lambda: [])  # or a wrong answer waits for ever
     with pytest.raises(UserError, match=r"no window can be opened .*; leave out --show and --live"):
@@ -648,6 +790,68 @@ def test_visualize_training_writes_a_png(tmp_path: Path) -> None:
     assert result.stdout == f"{paths.stats / 'training.png'}\n"
     assert png_size(paths.stats / "training.png") == (1920, 1080)
     assert not list(paths.stats.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("backend", ["agg", "Qt4Agg"])
+def test_a_window_takes_a_toolkit_that_there_is(display: None, backend: str) -> None:
+    pytest.importorskip("tkinter")
+    script = (
+        "from mario_rl.reports.plots import _open_window\n"
+        "print(_open_window().canvas.required_interactive_framework)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"MPLBACKEND": backend},
+    )
+    assert result.stdout.strip() not in ("", "None"), result.stderr
+
+
+ODD_SETTINGS = {"text.usetex": True, "savefig.dpi": 30, "svg.fonttype": "none", "axes.grid": False}
+
+
+def test_no_setting_of_the_user_changes_a_figure(tmp_path: Path) -> None:
+    """MPLBACKEND is one that Matplotlib does not know, as the one of a notebook can be."""
+    paths = write_run(tmp_path, "a")
+    plots.save(lambda figure: plots.draw_training(figure, read_one(paths)), tmp_path / "here.png")
+    settings = tmp_path / "matplotlibrc"
+    settings.write_text("".join(f"{name}: {value}\n" for name, value in ODD_SETTINGS.items()))
+    environment = {"MPLBACKEND": "Qt4Agg", "MATPLOTLIBRC": str(settings)}
+    png = tmp_path / "there.png"
+    words = ["--run-name", "a", "--output-dir", str(tmp_path), "--output", str(png), "--show"]
+    result = subprocess.run(
+        [sys.executable, ROOT / "visualize_training.py", *words],
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if "DISPLAY" not in k} | environment,
+    )
+    assert (result.returncode, result.stdout) == (2, f"{png}\n"), result.stderr
+    assert result.stderr.startswith("error: no window can be opened ")
+    assert result.stderr.count("\n") == 1
+    assert png.read_bytes() == (tmp_path / "here.png").read_bytes()
+
+
+def test_a_figure_changes_no_setting_of_the_user(tmp_path: Path) -> None:
+    run = read_one(write_run(tmp_path, "a", episodes=1))
+    episode = Episode(1.0, 2, 40, 1, 1, 0, 0, 0, 300, "death")
+    played = PlayedEpisode(episode, Position(0, [1, 1]), [20, 40], [80, 80])
+    with matplotlib.rc_context(ODD_SETTINGS):
+        before = dict(matplotlib.rcParams)
+        plots.save(lambda figure: plots.draw_training(figure, run), tmp_path / "a.png")
+        plots.draw_comparison(Figure(), comparison.ungrouped([run]), "steps")
+        save_position_plot(tmp_path / "b.png", [played], "a on 1-1")
+        assert dict(matplotlib.rcParams) == before
+    assert png_size(tmp_path / "b.png") == (1200, 840)
+
+
+def test_a_name_is_not_read_as_mathematics(tmp_path: Path) -> None:
+    run = read_one(write_run(tmp_path, "a", parents=("b",)))
+    named = replace(run, name=r"$\frac$", ancestors=(r"$x_1$",))
+    groups = comparison.ungrouped([named])
+    plots.save(lambda figure: plots.draw_training(figure, named), tmp_path / "a.svg")
+    plots.save(lambda figure: plots.draw_comparison(figure, groups, "steps"), tmp_path / "b.svg")
 
 
 def test_missing_run_names_the_nearest_first(tmp_path: Path) -> None:
@@ -680,7 +884,7 @@ def test_compare_runs_saves_csv_and_png(tmp_path: Path) -> None:
     flags = ["--run-names", "a-1", "a-2", "--group", "--save", "--x", "episodes"]
     result = run_script(tmp_path, "compare_runs.py", *flags)
     assert (result.returncode, result.stderr) == (0, "")
-    png = tmp_path / "stats/comparison_a-1_a-2_episodes_grouped.png"
+    png = tmp_path / "stats/comparison_a-1+a-2,episodes,grouped.png"
     csv = png.with_suffix(".csv")
     assert result.stdout.splitlines()[-2:] == [str(csv), str(png)]
     (row,) = pd.read_csv(csv).to_dict("records")
@@ -699,7 +903,35 @@ def test_no_comparison_overwrites_another(tmp_path: Path) -> None:
         assert call("compare_runs.py", [*words, *way], tmp_path)[0] == 0
     names = {path.name for path in (tmp_path / "stats").glob("comparison_*")}
     assert len(names) == 2 * len(ways)
-    assert names > {"comparison_a-1_a-2.csv", "comparison_a-1_a-2.png"}
+    assert names > {"comparison_a-1+a-2.csv", "comparison_a-1+a-2.png"}
+
+
+def test_runs_of_others_are_drawn_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write_run(tmp_path, "a", episodes=1)
+
+    def read_only(path: Path, write: Any) -> None:
+        if paths.stats.parent in path.resolve().parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{path}.1.tmp")
+        atomic_write(path, write)
+
+    monkeypatch.setattr(output, "atomic_write", read_only)
+    plot = ["visualize_training.py", "--run-name", "a"]
+    compare = ["compare_runs.py", "--run-names", "a"]
+    for script, *words in (plot, [*compare, "--save"]):
+        code, _, error = call(script, words, tmp_path)
+        assert code == 2 and "Permission denied" in error and "--output" in error
+        assert error.count("\n") == 1
+    for (script, *words), name in ((plot, "a.svg"), (compare, "b.pdf"), (compare, "b.csv")):
+        code, said, _ = call(script, [*words, "--output", str(tmp_path / name)], tmp_path)
+        assert code == 0 and said.endswith(f"{tmp_path / name}\n")
+    assert [(tmp_path / name).read_bytes()[:4] for name in ("a.svg", "b.pdf", "b.csv")] == [
+        b"<?xm", b"%PDF", b"run,"
+    ]  # fmt: skip
+    for words in (["--output", "a.jpg"], ["--output", "a.png", "--format", "svg"]):
+        code, _, error = call(plot[0], [*plot[1:], *words], tmp_path)
+        assert code == 2 and error.count("\n") == 1
 
 
 def test_compare_runs_refuses_a_name_given_twice(tmp_path: Path) -> None:

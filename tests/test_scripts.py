@@ -110,7 +110,7 @@ def test_train_writes_everything(folder, trained):
     config = json.loads((stats / "config.json").read_text())
     assert config["env"]["stage"] == "1-1" and config["run"]["num_episodes"] == 12
     description = json.loads((stats / "run.json").read_text())
-    assert description["lineage"] == {"iteration": 1, "parents": []}
+    assert (description["lineage"]["iteration"], description["lineage"]["parents"]) == (1, [])
     assert "--run-name first" in description["sessions"][0]["command"]
     assert list((stats / "tensorboard").glob("events.out.tfevents.*"))
 
@@ -227,7 +227,9 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
     assert np.array_equal(*frames) and frames[0].any()
 
     # From a run that has no other replay than this.
-    third = replace(SavedModel.load(folder / "models/first.pth"), run_name="third")
+    third = replace(
+        SavedModel.load(folder / "models/first.pth"), run_name="third", lineage=after.state.lineage
+    )
     third.save(tmp_path / "third.pth")
     words = ["--model-path", str(tmp_path / "third.pth"), "--run-name", "heir"]
     _, output, _ = call("continue_training.py", words, folder)
@@ -254,7 +256,8 @@ def test_continued_run_begins_with_the_replay(folder, trained, tmp_path):
     assert "replay empty: checkpoints/first holds no checkpoint" in output
     # As of a run that was stopped before its first step.
     state = to_plain(replace(before.state, progress=None))
-    CheckpointStore(tmp_path / "checkpoints" / "first").save(state, range(0), lambda _: [])
+    store = CheckpointStore(tmp_path / "checkpoints" / "first", before.state.lineage.run_id)
+    store.save(state, range(0), range(0), lambda _: [])
     _, output, _ = call("continue_training.py", [*flags, "sixth"], tmp_path)
     assert "replay empty: run 'first' has not played yet" in output
 
@@ -328,6 +331,65 @@ def test_evaluate_says_what_is_wrong_in_one_line(folder, trained, monkeypatch):
     for flags in (["--model-path", "none.pth"], ["--model-path", "stats/first/run.json"],
                   ["--model-path", model, "--epsilon", "2"]):  # fmt: skip
         error_of(folder, "eval_mario.py", *flags)
+
+
+def test_an_interrupted_evaluation_shows_the_finished_games(folder, trained):
+    words = ["--model-path", "models/first.pth", "--json", "--record", "--plot", "--episodes",
+             "500", "--max-steps", "20", "--output-dir", "interrupted"]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "eval_mario.py"), *words],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    lines = [process.stderr.readline() for _ in range(2)]
+    assert lines[1].startswith("episode 2: ")
+    process.terminate()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    report = json.loads(output)
+    finished = report["evaluation"]["eval_episodes"]
+    assert 2 <= finished == len(report["episodes"]) < 500
+    assert f"interrupted after {finished} of 500 games" in errors
+    assert f"cleared 0 of {finished}" in errors and "Traceback" not in errors
+    videos = folder / "interrupted" / "videos"
+    assert sorted(path.suffix for path in videos.iterdir()) == [".mp4", ".png"]
+    with av.open(str(next(videos.glob("*.mp4")))) as container:
+        assert sum(1 for _ in container.decode(container.streams.video[0])) >= 4 * 40
+
+
+def test_a_game_on_which_an_evaluation_is_interrupted_does_not_count(folder, trained):
+    request = playback.Request(folder / "models" / "first.pth", folder / "third", episodes=50,
+                               noops=0, record=True)  # fmt: skip
+    lines, decisions_in_third = [], []
+
+    def interrupted():
+        if len(lines) >= 2:
+            decisions_in_third.append(1)
+        return len(decisions_in_third) > 4
+
+    report = playback.evaluate_model(request, lines.append, interrupted)
+    assert [line.split(":")[0] for line in lines[:2]] == ["episode 1", "episode 2"]
+    assert report["evaluation"]["eval_episodes"] == len(report["episodes"]) == 2
+    assert not any(line.startswith("episode 3") for line in lines)
+
+
+def test_an_evaluation_interrupted_in_its_first_game_shows_nothing(folder, trained):
+    request = playback.Request(folder / "models" / "first.pth", folder / "none", episodes=1,
+                               noops=0, plot=True)  # fmt: skip
+    lines, steps = [], []
+    with pytest.raises(KeyboardInterrupt):
+        playback.evaluate_model(request, lines.append, lambda: steps.append(0) or len(steps) > 5)
+    assert lines == [] and not (folder / "none").exists()
+
+
+def test_without_a_display_there_is_still_a_recording(folder, trained, monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":987")  # as in tmux, when the session of the display has ended
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    words = ["--model-path", "models/first.pth", "--render", "--max-steps", "5"]
+    error = error_of(folder, "eval_mario.py", *words)
+    assert "display" in error and "--record" in error
+    code, output, errors = call("eval_mario.py", [*words, "--record"], folder)
+    assert code == 0 and Path(folder, re.search(r"video: (.*mp4)", output)[1]).exists()
+    assert errors.startswith("warning: there is no display") and errors.count("\n") == 1
 
 
 def test_a_worker_that_dies_does_not_spoil_the_json(folder, trained, monkeypatch):

@@ -1,5 +1,7 @@
 """Checkpoints that are written while training goes on."""
 
+import re
+import shutil
 import tarfile
 import time
 
@@ -13,16 +15,19 @@ from mario_rl.agent.dqn import DQN
 from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.config import Config
 from mario_rl.errors import UserError
+from mario_rl.evaluation.figures import summarize
+from mario_rl.games.interface import Episode
 from mario_rl.games.serial import SerialGames
 from mario_rl.registry import LEARNERS
+from mario_rl.reports.recorded_runs import read_run
 from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import to_plain
 from mario_rl.storage.recorder import Recorder
 from mario_rl.training.assembly import build_learner, build_trainer
-from mario_rl.training.display import Display
+from mario_rl.training.description import describe_run
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
-from mario_rl.training.session import Session
+from mario_rl.training.saver import Saver
 from mario_rl.training.state import RunState
 
 CONFIG = Config().replaced(
@@ -38,15 +43,19 @@ CONFIG = Config().replaced(
 )
 
 
+EVALUATION = summarize(
+    [Episode(1.0, 2, 3, 1, 1, 0, 0, 0, 0, "death", 0)],
+    env_steps=2, updates=0, episodes=1, hours=0.0,
+)  # fmt: skip
 STORING_S = 1.0
 
 
 class SlowStore(CheckpointStore):
     """As on a slow disk."""
 
-    def save(self, state, rows, frames_of):
+    def save(self, state, rows, new_rows, frames_of):
         time.sleep(STORING_S)
-        super().save(state, rows, frames_of)
+        super().save(state, rows, new_rows, frames_of)
 
 
 class SlowLearner(DQN):
@@ -56,9 +65,9 @@ class SlowLearner(DQN):
 
 
 @pytest.fixture
-def make_session(tmp_path, monkeypatch):
+def make_saver(tmp_path, monkeypatch):
     monkeypatch.setitem(LEARNERS._parts, "dqn", SlowLearner)
-    sessions = []
+    savers = []
 
     def make(store_type):
         paths = RunPaths(tmp_path, "run")
@@ -66,41 +75,40 @@ def make_session(tmp_path, monkeypatch):
         games = SerialGames.of([Corridor(), Corridor()])
         trainer = build_trainer(CONFIG, learner, games, Recorder(paths, {}, 0))
         evaluator = Evaluator(trainer, EvaluatorState())
-        store, display = store_type(paths.checkpoints), Display("run")
-        session = Session(paths, trainer, evaluator, store, Lineage(), display, lambda: False)
-        sessions.append(session)
-        return session, trainer, paths
+        saver = Saver(paths, trainer, evaluator, store_type(paths.checkpoints), Lineage())
+        savers.append(saver)
+        return saver, trainer, paths
 
     yield make
-    for session in sessions:
-        session.close()
+    for saver in savers:
+        saver.close()
 
 
-def step(session, trainer):
-    session._before_step()
+def step(saver, trainer):
+    saver.before_step()
     trainer.step()
 
 
-def test_checkpoint_is_of_the_instant_at_which_it_was_begun(make_session):
-    session, trainer, paths = make_session(SlowStore)
+def test_checkpoint_is_of_the_instant_at_which_it_was_begun(make_saver):
+    saver, trainer, paths = make_saver(SlowStore)
     for _ in range(140):  # the ring has gone round twice
-        step(session, trainer)
-    session._save()
-    session._finish_saving()
+        step(saver, trainer)
+    saver.begin()
+    saver.wait()
     for _ in range(10):
-        step(session, trainer)
+        step(saver, trainer)
     assert trainer.learner._under_way is not None, "an update is under way"
-    session._save()
+    saver.begin()
     begun = time.monotonic()
     expected = to_plain(trainer.state())
     learner = to_plain(trainer.learner.begin_state().result())
     rows = trainer.replay.ring.rows
     frames = np.concatenate(trainer.replay.ring.frames_of(rows)).copy()
-    step(session, trainer)
-    assert session._saving is not None and time.monotonic() - begun < STORING_S, "it waited"
+    step(saver, trainer)
+    assert saver._saving is not None and time.monotonic() - begun < STORING_S, "it waited"
     for _ in range(150):
-        step(session, trainer)
-    session._finish_saving()
+        step(saver, trainer)
+    saver.wait()
 
     checkpoint = CheckpointStore(paths.checkpoints).load(RunState.from_file)
     loaded = np.concatenate([block for _, block in checkpoint.frames])
@@ -119,18 +127,108 @@ def test_checkpoint_is_of_the_instant_at_which_it_was_begun(make_session):
 
 
 class FullStore(CheckpointStore):
-    def save(self, state, rows, frames_of):
-        raise UserError("cannot save a checkpoint: the disk is full")
+    """As on a disk that is full for a while."""
+
+    saves_that_fail = 2
+
+    def save(self, state, rows, new_rows, frames_of):
+        self.saves_that_fail -= 1
+        if self.saves_that_fail >= 0:
+            raise UserError("cannot save a checkpoint: the disk is full")
+        super().save(state, rows, new_rows, frames_of)
 
 
-def test_a_checkpoint_that_cannot_be_written_ends_the_run(make_session):
-    session, trainer, _ = make_session(FullStore)
-    step(session, trainer)
-    session._save()
+def test_a_checkpoint_that_cannot_be_written_is_written_later(make_saver, capsys):
+    saver, trainer, paths = make_saver(FullStore)
+    step(saver, trainer)
+    assert not saver.due
+    saver.begin()
+    while not saver.due:  # at once
+        step(saver, trainer)
+        time.sleep(0.01)
+    saver.begin()
+    saver.wait()
+    step(saver, trainer)
+    assert not saver.due, "after a second failure it waits for the next checkpoint"
+    assert not CheckpointStore(paths.checkpoints).exists()
+    saver.finish()
+    assert CheckpointStore(paths.checkpoints).load(RunState.from_file).state.progress is not None
+    assert capsys.readouterr().err.count("the disk is full; training goes on") == 2
+
+
+def test_a_last_checkpoint_that_cannot_be_written_is_an_error(make_saver):
+    saver, trainer, _ = make_saver(FullStore)
+    step(saver, trainer)
     with pytest.raises(UserError, match="the disk is full"):
-        for _ in range(100):
-            step(session, trainer)
-            time.sleep(0.01)
+        saver.finish()
+
+
+def test_files_that_somebody_deleted_are_written_again(make_saver, capsys):
+    saver, trainer, paths = make_saver(CheckpointStore)
+    describe_run(paths, CONFIG, Lineage())
+    for _ in range(100):
+        step(saver, trainer)
+    saver.begin()
+    saver.wait()
+    records = [path.read_bytes() for path in (paths.episodes_csv, paths.updates_csv)]
+    for deleted in (
+        lambda: shutil.rmtree(paths.checkpoints),
+        lambda: shutil.rmtree(paths.stats),
+        lambda: min(paths.checkpoints.glob("*.npy")).unlink(),
+    ):
+        for _ in range(3):  # some of the frames are on the disk, and some are not
+            step(saver, trainer)
+        deleted()
+        saver.finish()
+        checkpoint = CheckpointStore(paths.checkpoints).load(RunState.from_file)
+        frames = np.concatenate([block for _, block in checkpoint.frames])
+        rows = trainer.replay.ring.rows
+        assert np.array_equal(
+            frames[-len(rows) :], np.concatenate(trainer.replay.ring.frames_of(rows))
+        )
+        read_run("run", paths.output_dir)
+    for before, path in zip(records, (paths.episodes_csv, paths.updates_csv), strict=True):
+        assert path.read_bytes().startswith(before)
+    assert "are gone" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_written_is_written_later(make_saver, capsys):
+    saver, trainer, paths = make_saver(CheckpointStore)
+    step(saver, trainer)
+    paths.model.mkdir(parents=True)
+    saver.take_model(EVALUATION)
+    saver.wait()
+    assert f"{paths.model}" in capsys.readouterr().err
+    step(saver, trainer)
+    with pytest.raises(UserError, match=re.escape(f"{paths.model}")):
+        saver.finish()
+    state = CheckpointStore(paths.checkpoints).load(RunState.from_file).state
+    assert state.progress.unwritten_model.evaluation == EVALUATION
+    paths.model.rmdir()
+    saver.finish()
+    assert SavedModel.load(paths.model).evaluation == EVALUATION
+    paths.model.unlink()
+    step(saver, trainer)
+    saver.finish()
+    assert SavedModel.load(paths.model).evaluation == EVALUATION
+
+
+def test_the_model_of_another_run_is_not_overwritten(make_saver, capsys):
+    saver, trainer, paths = make_saver(CheckpointStore)
+    step(saver, trainer)
+    with tarfile.open(ROOT / "tests/fixtures/schema5.tar.gz") as archive:
+        archive.extract("models/old.pth", paths.output_dir)
+    content = (paths.output_dir / "models/old.pth").rename(paths.model).read_bytes()
+    saver.take_model(EVALUATION)
+    saver.wait()
+    refusal = f"{paths.model} is of another run than {paths.checkpoints}"
+    assert refusal in capsys.readouterr().err
+    with pytest.raises(UserError, match="move it away"):
+        saver.finish()
+    assert paths.model.read_bytes() == content
+    paths.model.unlink()
+    saver.finish()
+    assert SavedModel.load(paths.model).run_name == "run"
 
 
 def test_a_damaged_model_is_told_and_written_anew(tmp_path):

@@ -57,6 +57,7 @@ def write(path: Path, *rows: dict[str, Any], table: Table = EPISODES) -> bytes:
     log = RecordLog(path, table, content)
     for row in rows:
         log.append(row)
+    log.flush()
     log.close()
     return path.read_bytes()
 
@@ -127,7 +128,9 @@ def test_a_record_is_in_the_file_at_once(path):
     log = RecordLog(path, EPISODES)
     for count in (1, 2):
         log.append(EPISODE)
+        log.flush()
         assert len(rows(path)) == count
+    log.flush()
     log.close()
 
 
@@ -162,6 +165,7 @@ def test_file_becomes_what_the_checkpoint_remembers(damage, path, capsys):
     for number in (1, 2, 3):
         log.append(EPISODE | dict(episode=number))
         contents.append(log.content())
+    log.flush()
     log.close()
     assert path.read_bytes() == contents[-1]
     kept = contents[2]
@@ -176,6 +180,7 @@ def test_file_becomes_what_the_checkpoint_remembers(damage, path, capsys):
     log = RecordLog(path, EPISODES, kept)
     assert path.read_bytes() == kept
     log.append(EPISODE | dict(episode=3))
+    log.flush()
     log.close()
     assert path.read_bytes() == contents[-1]
     warned = "restores it" in capsys.readouterr().err
@@ -190,6 +195,7 @@ def test_torn_header_is_written_anew(path):
         assert len(rows(path)) == 0
         log = RecordLog(path, EPISODES)
         log.append(EPISODE)
+        log.flush()
         log.close()
         assert path.read_bytes() == content
 
@@ -228,6 +234,7 @@ def test_a_file_begun_before_there_was_a_column_gets_it(path):
     log = RecordLog(path, EPISODES)
     log.append(EPISODE)
     log.append(EPISODE)
+    log.flush()
     log.close()
     assert path.read_bytes() == content
 
@@ -276,6 +283,7 @@ def test_a_name_that_is_no_column_is_refused(name, path):
     log = RecordLog(path, UPDATES, content)
     with pytest.raises(UserError, match="cannot be called"):
         log.append({**make_row(UPDATES, 2), name: 1.0})
+    log.flush()
     log.close()
     assert path.read_bytes() == content
 

@@ -5,7 +5,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from torture import damage, stops
+from torture import damage, faults, stops
 from torture.victims import Run, reference
 
 EPISODES = 8
@@ -37,3 +37,11 @@ def test_damaged_files_are_noticed(tmp_path):
     counts = damage.torture(Run(tmp_path, "old", 1, 0), 40, random.Random(0))
     assert counts["refused in one line"] > 10
     assert {"old.pth", "state.pt", "json", "frames.npy", "episodes.csv"} <= set(counts)
+
+
+def test_a_run_whose_writes_fail_ends_as_one_whose_writes_succeed(tmp_path):
+    rng = random.Random(0)
+    runs = faults.Torture(tmp_path)
+    for at in rng.sample(range(runs.writes), 3):
+        counts = runs.fail(at, rng)
+        assert counts["survived"] == 1

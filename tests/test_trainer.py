@@ -231,7 +231,8 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, inherited, stop_aft
         },
     )
     state = RunState(config, Lineage(), first.learner.begin_state().result(), progress)
-    store.save(to_plain(state), first.replay.ring.rows, first.replay.ring.frames_of)
+    rows = first.replay.ring.rows
+    store.save(to_plain(state), rows, rows, first.replay.ring.frames_of)
     for _ in range(7):  # what happens after the checkpoint is lost in the crash
         first.step()
 

@@ -42,12 +42,16 @@ class SavedModel:
         save_tensors(path, _KIND, content)
 
     @classmethod
-    def load(cls, path: Path) -> "SavedModel":
+    def load(cls, path: Path, read_tensors: bool = True) -> "SavedModel":
         """
+        Args:
+            read_tensors: False is quick and takes no memory: the weights and the optimizer are left
+                out, and are not checked.
+
         Raises:
             UserError: if the file is missing, damaged or not a model; it names the field.
         """
-        content = load_tensors(path, _KIND)
+        content = load_tensors(path, _KIND, read_tensors)
         schema = content.pop("schema")
         del content["kind"]
         evaluation = content.get("evaluation")
@@ -55,21 +59,24 @@ class SavedModel:
             evaluation.pop("is_best", None)
             # Older files do not count those of earlier iterations.
             content.setdefault("averaged_updates", evaluation.get("updates"))
+        if not read_tensors:
+            content |= {"weights": {}, "optimizer": None}
         model: SavedModel = read_as(cls, content, path)
         try:
-            load_weights(build_network(model.config), model.weights, "weights")
-            if model.optimizer is not None:
-                check_learner(model.config, model._learner_state())
+            if read_tensors:
+                model.check()
         except ValueError as error:
             raise DamagedFile(f"{path} is damaged: {error}") from None
         return model
 
-    def _learner_state(self) -> LearnerState:
-        return LearnerState(
-            online_net=self.weights,
-            averaged_updates=self.averaged_updates,
-            optimizer=self.optimizer,
-        )
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: names the field that does not fit the config.
+        """
+        load_weights(build_network(self.config), self.weights, "weights")
+        if self.optimizer is not None:
+            check_learner(self.config, LearnerState(self.weights, optimizer=self.optimizer))
 
     def network(self) -> DuelingNetwork:
         """The policy's network, on the CPU."""

@@ -10,10 +10,27 @@ from mario_rl.errors import UserError
 
 SCALE = 3  # pixels of a screen for one of the console
 
+_PROBE_S = 20  # a display on another machine may never answer
+
 
 def enlarge(frame: np.ndarray) -> np.ndarray:
     """uint8 [240, 256, 3] -> [SCALE * 240, SCALE * 256, 3]."""
     return cv2.resize(frame, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_NEAREST)
+
+
+def can_open() -> bool:
+    """Whether there is a display that a window can be opened on. DISPLAY alone does not say so:
+    in tmux it may be that of a session which has ended.
+    """
+    # Without a display OpenCV ends the whole process, so another process tries.
+    probe = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
+    try:
+        process = subprocess.run(
+            [sys.executable, "-c", probe], capture_output=True, timeout=_PROBE_S
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return process.returncode == 0
 
 
 class Window:
@@ -27,9 +44,7 @@ class Window:
         Raises:
             UserError: if there is no display.
         """
-        # Without a display OpenCV ends the whole process, so another process tries first.
-        probe = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
-        if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode != 0:
+        if not can_open():
             raise UserError(
                 "there is no display to open a window on (--render); --record writes a video"
             )

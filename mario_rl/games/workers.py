@@ -112,6 +112,15 @@ class _Worker:
         self.process.kill()
 
 
+def required_descriptors(num_envs: int) -> int:
+    """How many files `WorkerGames` opens at most."""
+    return 2 * _num_workers(num_envs) + 8
+
+
+def _num_workers(num_envs: int) -> int:
+    return min(num_envs, _WORKERS_PER_CORE * available_cores())
+
+
 class WorkerGames:
     """Implements `interface.Games` with processes, some for each core."""
 
@@ -132,8 +141,7 @@ class WorkerGames:
         shared = _Shared(context, num_envs)
         self._arrays = shared.arrays()
         self._start = functools.partial(_Worker, context, shared, config, num_retrying)
-        num_workers = min(num_envs, _WORKERS_PER_CORE * available_cores())
-        parts = np.array_split(np.arange(num_envs), num_workers)
+        parts = np.array_split(np.arange(num_envs), _num_workers(num_envs))
         self._workers = [self._start(slice(int(p[0]), int(p[-1]) + 1)) for p in parts]
 
     def pids(self) -> list[int]:

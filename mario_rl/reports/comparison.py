@@ -241,15 +241,16 @@ def notes(groups: Sequence[Group]) -> list[str]:
 def comparison_path(
     output_dir: str | Path, names: Sequence[str], suffix: str, x: str, grouped: bool
 ) -> Path:
-    """The file of a comparison: stats/comparison_<names>[_<x>][_grouped].<suffix>.
+    """The file of a comparison: stats/comparison_<names, joined by +>[,<x>][,grouped].<suffix>.
 
-    Many names are cut short and followed by a hash of all of them.
+    Different comparisons have different files, as no name of a run holds a + or a comma. Many names
+    are cut short and followed by a hash of all of them.
 
     Args:
         x: a key of X_COLUMNS; "steps", the default of --x, is left out.
     """
-    joined = "_".join(names)
+    joined = "+".join(names)
     if len(joined) > 100:
-        joined = f"{joined[:90]}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
-    axis = "" if x == "steps" else f"_{x}"
-    return Path(output_dir) / "stats" / f"comparison_{joined}{axis}{'_grouped' * grouped}.{suffix}"
+        joined = f"{joined[:90]},{hashlib.sha256(joined.encode()).hexdigest()[:16]}"
+    axis = "" if x == "steps" else f",{x}"
+    return Path(output_dir) / "stats" / f"comparison_{joined}{axis}{',grouped' * grouped}.{suffix}"

@@ -5,17 +5,22 @@ To show another column of a run's tables, declare a `Quantity` and add it to the
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+
+from mario_rl.reports.style import BLUE, GREEN, GREY, ORANGE, PALE_BLUE, VERMILION  # isort: split
+
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from mario_rl.config import STAGES
 from mario_rl.reports.comparison import moving_average, moving_average_window
 from mario_rl.reports.recorded_runs import RecordedRun
-from mario_rl.reports.style import BLUE, GREEN, GREY, ORANGE, PALE_BLUE, VERMILION
+
+# Of more evaluations than this, single points and error bars would hide each other.
+MANY_EVALUATIONS = 60
 
 
 def _free_axis(panel: Axes) -> None:
@@ -56,8 +61,9 @@ def _draw_episodes(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.S
     """A quantity of every episode, its moving average and the best so far."""
     window = moving_average_window(len(values))
     _draw_points(panel, steps, values, "o", GREY, "episode")
-    panel.plot(steps, values.cummax(), color=GREEN, drawstyle="steps-post", label="best so far")
-    panel.plot(steps, moving_average(values, window), color=BLUE, label=f"mean of last {window}")
+    draw_line(panel, steps, values.cummax(), color=GREEN, drawstyle="steps-post",
+              label="best so far")  # fmt: skip
+    _draw_average(panel, steps, values, window)
 
 
 def _draw_progress(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.Series) -> None:
@@ -67,6 +73,22 @@ def _draw_progress(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.S
     _draw_episodes(panel, run, steps, values)
     cleared = run.episodes["stages_cleared"] > 0
     _draw_points(panel, steps[cleared], values[cleared], "^", ORANGE, f"clear ({cleared.sum()})")
+
+
+def draw_line(panel: Axes, x: Any, y: Any, **style: Any) -> None:
+    """A line through float [N] values, with a dot at each one between missing values, which would
+    have no length.
+    """
+    known = np.pad(np.isfinite(np.asarray(y, dtype=float)), 1)
+    alone = np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
+    if len(alone):
+        style |= {"marker": "o", "markersize": 4, "markevery": alone.tolist()}
+    panel.plot(x, y, **style)
+
+
+def _draw_average(panel: Axes, steps: pd.Series, values: pd.Series, window: int) -> None:
+    average = moving_average(values, window)
+    draw_line(panel, steps, average, color=BLUE, label=f"mean of last {window}")
 
 
 def _draw_points(
@@ -87,15 +109,19 @@ def _draw_points(
 
 def _draw_updates(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.Series) -> None:
     window = moving_average_window(len(values))
-    panel.plot(steps, values, color=GREY, alpha=0.4, linewidth=0.8, label="record")
-    panel.plot(steps, moving_average(values, window), color=BLUE, label=f"mean of last {window}")
+    draw_line(panel, steps, values, color=GREY, alpha=0.4, linewidth=0.8, label="record")
+    _draw_average(panel, steps, values, window)
 
 
 def _draw_epsilon(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.Series) -> None:
-    panel.plot(steps, values, color=BLUE, label="epsilon")
+    draw_line(panel, steps, values, color=BLUE, label="epsilon")
 
 
 def _draw_evaluations(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.Series) -> None:
+    if len(values) > MANY_EVALUATIONS:
+        _draw_points(panel, steps, values, "o", GREY, "evaluation")
+        _draw_average(panel, steps, values, moving_average_window(len(values)))
+        return
     panel.plot(
         steps, values, "o-", color=BLUE, markersize=4, linewidth=1.2, label="mean of an evaluation"
     )
@@ -103,6 +129,24 @@ def _draw_evaluations(panel: Axes, run: RecordedRun, steps: pd.Series, values: p
 
 def _draw_clear_rate(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd.Series) -> None:
     low, high = run.evaluations["clear_rate_low"], run.evaluations["clear_rate_high"]
+    if len(values) > MANY_EVALUATIONS:
+        window = moving_average_window(len(values))
+        band = moving_average(low, window), moving_average(high, window)
+        panel.fill_between(steps, *band, color=PALE_BLUE, linewidth=0, label="95 % interval")
+        _draw_points(panel, steps, values, "o", GREY, "_")  # a label more is too wide
+        _draw_average(panel, steps, values, window)
+    else:
+        _draw_error_bars(panel, steps, values, low, high)
+    for i in run.best_evaluation.index:
+        x, y = steps[i], values[i]
+        panel.plot(
+            x, y, "*", color=VERMILION, markersize=13, zorder=3, label=f"best model ({y:.0%})"
+        )
+
+
+def _draw_error_bars(
+    panel: Axes, steps: pd.Series, values: pd.Series, low: pd.Series, high: pd.Series
+) -> None:
     panel.errorbar(
         steps,
         values,
@@ -116,11 +160,6 @@ def _draw_clear_rate(panel: Axes, run: RecordedRun, steps: pd.Series, values: pd
         linewidth=1.2,
         label="clear rate, 95 % Wilson interval",
     )
-    for i in run.best_evaluation.index:
-        x, y = steps[i], values[i]
-        panel.plot(
-            x, y, "*", color=VERMILION, markersize=13, zorder=3, label=f"best model ({y:.0%})"
-        )
 
 
 @dataclass(frozen=True)
@@ -141,10 +180,13 @@ class Quantity:
         recorded = self.column in table and np.isfinite(table[self.column]).any()
         return table if recorded else table.iloc[:0]
 
-    def missing(self, runs: Sequence[RecordedRun]) -> str:
-        """What to wait for if no run has a value: rows of the table, or only this column."""
+    def absence(self, runs: Sequence[RecordedRun]) -> str:
+        """What is missing if no run has a value: a file, or rows of the table, or this column."""
+        file = f"{self.table}.csv"
+        if any(file in run.missing for run in runs):
+            return f"{file} is missing"
         has_rows = any(len(getattr(run, self.table)) for run in runs)
-        return self.column if has_rows else self.table
+        return f"no {self.column if has_rows else self.table} yet"
 
 
 # fmt: off

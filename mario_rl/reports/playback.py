@@ -1,7 +1,6 @@
 """Playing a saved model for a person: figures, a window, a recording, a plot of the positions."""
 
 import contextlib
-import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from mario_rl.agent.saved_model import SavedModel
 from mario_rl.config import EVALUATION_EPSILON, MAX_NOOP_FRAMES, Config, RunConfig
+from mario_rl.console import warn
 from mario_rl.device import leave_cores_to_the_games
 from mario_rl.errors import UserError
 from mario_rl.evaluation.figures import summarize
@@ -21,6 +21,7 @@ from mario_rl.games.serial import SerialGames
 from mario_rl.games.window import Window
 from mario_rl.reports.position_plot import save_position_plot
 from mario_rl.reports.video import VideoWriter
+from mario_rl.storage.files import reserved
 from mario_rl.training.assembly import build_games
 
 _GAMES_AT_A_TIME = 8
@@ -44,8 +45,16 @@ class Request:
     delay: float = 1 / 60  # seconds
 
 
-def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, Any]:
+def evaluate_model(
+    request: Request,
+    say: Callable[[str], None],
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
     """Play the episodes and make what was asked for.
+
+    Args:
+        interrupted: once it is True, play ends, and only the games count that were played to their
+            end. A recording keeps what it has.
 
     Returns:
         The evaluation as primitives, for JSON. Its figures are those of the games that were played
@@ -53,6 +62,7 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
 
     Raises:
         UserError: if the model cannot be loaded or there is no display for `render`.
+        KeyboardInterrupt: if `interrupted` before the end of the first game.
     """
     model = SavedModel.load(request.model_path)
     leave_cores_to_the_games()
@@ -61,7 +71,12 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     if request.stage is not None:
         config = config.replaced({"stage": request.stage})
     stage = config.env.stage
-    played = _play(model, config, request, say)
+    played = _play(model, config, request, say, interrupted)
+    if interrupted():
+        played = [one for one in played if one.finished]
+        if not played:
+            raise KeyboardInterrupt
+        say(f"interrupted after {len(played)} of {request.episodes} games")
     if not played:
         raise UserError("stopped before the first decision")
     # A game on which the window was closed is neither cleared nor lost.
@@ -80,8 +95,8 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
     figures = evaluation.describe(stage) if evaluation else "no game was played to its end"
     say(f"{title}: {figures}")
     if request.plot:
-        path = _free_path(request, model, stage, "png")
-        save_position_plot(path, played, title)
+        with reserved(request.output_dir / "videos", _stem(model, stage), "png") as path:
+            save_position_plot(path, played, title)
         say(f"plot: {path}")
     return {
         "model": str(request.model_path),
@@ -99,9 +114,15 @@ def evaluate_model(request: Request, say: Callable[[str], None]) -> dict[str, An
 
 
 def _play(
-    model: SavedModel, config: Config, request: Request, say: Callable[[str], None]
+    model: SavedModel,
+    config: Config,
+    request: Request,
+    say: Callable[[str], None],
+    interrupted: Callable[[], bool],
 ) -> list[PlayedEpisode]:
     def on_end(number: int, played: PlayedEpisode) -> None:
+        if interrupted() and not played.finished:
+            return
         episode = played.episode
         say(
             f"episode {number + 1}: {episode.outcome} at {episode.world}-{episode.stage} "
@@ -109,16 +130,16 @@ def _play(
             f"{episode.length_steps} steps, score {episode.game_score}"
         )
 
-    video = _free_path(request, model, config.env.stage, "mp4")
     with contextlib.ExitStack() as stack:
         viewers: list[Callable[[np.ndarray], None]] = []
-        should_stop: Callable[[], bool] = lambda: False  # noqa: E731
-        if request.render:
-            window = Window(f"Mario RL: {model.run_name}", request.delay)
+        stops = [interrupted]
+        if request.render and (window := _window(model, request)):
             stack.enter_context(contextlib.closing(window))
             viewers.append(window.show)
-            should_stop = window.is_closed
+            stops.append(window.is_closed)
         if request.record:
+            folder, stem = request.output_dir / "videos", _stem(model, config.env.stage)
+            video = stack.enter_context(reserved(folder, stem, "mp4"))
             viewers.append(stack.enter_context(VideoWriter(video)).add)
         games = _games(config, request, viewers, say)
         stack.enter_context(contextlib.closing(games))
@@ -131,11 +152,22 @@ def _play(
             max_noop_frames=request.noops,
             max_steps=request.max_steps,
             on_end=on_end,
-            should_stop=should_stop,
+            should_stop=lambda: any(stop() for stop in stops),
         )
     if request.record:
         say(f"video: {video}")
     return played
+
+
+def _window(model: SavedModel, request: Request) -> Window | None:
+    """None if there is no display, and the game is recorded: then that is enough."""
+    try:
+        return Window(f"Mario RL: {model.run_name}", request.delay)
+    except UserError:
+        if not request.record:
+            raise
+        warn("there is no display to open a window on (--render); recording without one")
+        return None
 
 
 def _games(
@@ -155,9 +187,5 @@ def _games(
     return SerialGames.of([MarioGame(config.env, on_frame)])
 
 
-def _free_path(request: Request, model: SavedModel, stage: str, suffix: str) -> Path:
-    """A name in videos/ that no file has yet."""
-    folder = request.output_dir / "videos"
-    stem = f"{Path(model.run_name).name}_{stage}"
-    names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-    return next(path for name in names if not (path := folder / f"{name}.{suffix}").exists())
+def _stem(model: SavedModel, stage: str) -> str:
+    return f"{Path(model.run_name).name}_{stage}"

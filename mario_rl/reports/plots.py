@@ -10,12 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from mario_rl.reports.style import LINE_COLOURS, LINE_DASHES, our_style  # isort: split
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from mario_rl.console import warn
 from mario_rl.errors import UserError
 from mario_rl.reports.comparison import (
     X_COLUMNS,
@@ -25,10 +27,15 @@ from mario_rl.reports.comparison import (
     moving_average,
     moving_average_window,
 )
-from mario_rl.reports.panels import FULL_GAME_PANELS, SINGLE_STAGE_PANELS, Quantity
+from mario_rl.reports.output import write_output
+from mario_rl.reports.panels import (
+    FULL_GAME_PANELS,
+    MANY_EVALUATIONS,
+    SINGLE_STAGE_PANELS,
+    Quantity,
+    draw_line,
+)
 from mario_rl.reports.recorded_runs import RecordedRun
-from mario_rl.reports.style import LINE_COLOURS, RC_PARAMS
-from mario_rl.storage.files import atomic_write
 
 Draw = Callable[[Figure], None]
 
@@ -36,6 +43,9 @@ SIZE_INCHES = (16, 9)  # of two rows of panels
 DPI = 120
 PANELS_IN_A_ROW = 3
 REFRESH_S = 2.0
+MAX_LINES = len(LINE_COLOURS) * len(LINE_DASHES)  # more would repeat colour and dashes
+LEGEND_ROW_INCHES = 0.2
+TOOLKITS = ("macosx", "qtagg", "gtk4agg", "gtk3agg", "tkagg", "wxagg")  # as Matplotlib tries them
 
 X_LABELS = {
     "episodes": "training episodes",
@@ -44,7 +54,7 @@ X_LABELS = {
 }
 
 
-@matplotlib.rc_context(RC_PARAMS)
+@our_style()
 def draw_training(figure: Figure, run: RecordedRun) -> None:
     """Clear the figure and draw the course of one run over its env steps."""
     quantities = FULL_GAME_PANELS if run.full_game else SINGLE_STAGE_PANELS
@@ -59,11 +69,12 @@ def draw_training(figure: Figure, run: RecordedRun) -> None:
         panel.set_title(quantity.title, pad=24)  # above the legend
 
 
-def _panels(figure: Figure, count: int, x: str, x_max: float) -> list[Axes]:
+def _panels(figure: Figure, count: int, x: str, x_max: float, legend_rows: int = 0) -> list[Axes]:
     """Clear the figure and divide it into empty panels with a common x axis."""
     rows = math.ceil(count / PANELS_IN_A_ROW)
     if not figure.axes:  # later on, a person may have resized the window
-        figure.set_figheight(SIZE_INCHES[1] / 2 * rows)
+        more_legend = LEGEND_ROW_INCHES * max(0, legend_rows - 2)
+        figure.set_figheight(SIZE_INCHES[1] / 2 * rows + more_legend)
     figure.clear()
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
     panels = list(figure.subplots(rows, PANELS_IN_A_ROW, sharex=True).flat)
@@ -109,8 +120,7 @@ def _finish(panel: Axes, quantity: Quantity, runs: Sequence[RecordedRun]) -> Non
         return
     panel.grid(False)
     panel.set_yticks([])
-    missing = f"no {quantity.missing(runs)} yet"
-    panel.text(0.5, 0.5, missing, transform=panel.transAxes, ha="center")
+    panel.text(0.5, 0.5, quantity.absence(runs), transform=panel.transAxes, ha="center")
 
 
 def _add_legend(panel: Axes) -> None:
@@ -131,39 +141,54 @@ def _add_legend(panel: Axes) -> None:
             handle.set(markersize=6, alpha=1)
 
 
-@matplotlib.rc_context(RC_PARAMS)
+@our_style()
 def draw_comparison(figure: Figure, groups: Sequence[Group], x: str) -> None:
     """Clear the figure and draw the same panels with one line for each group.
 
     Args:
         x: a key of X_COLUMNS.
+
+    Raises:
+        UserError: if there are more groups than lines that can be told apart.
     """
+    if len(groups) > MAX_LINES:
+        raise UserError(
+            f"{len(groups)} lines in one figure: no more than {MAX_LINES} can be told apart; name "
+            "fewer runs in --run-names, or merge repeats with --group"
+        )
     runs = [run for group in groups for run in group.runs]
     full_game = any(run.full_game for run in runs)
     quantities = FULL_GAME_PANELS if full_game else SINGLE_STAGE_PANELS
     x_max = max(run.total(X_COLUMNS[x]) for run in runs)
-    panels = _panels(figure, len(quantities), x, x_max)
+    labels = [_shortened(group.label) for group in groups]
+    columns = max(1, min(5, 190 // (max(map(len, labels)) + 10)))  # as many as the width allows
+    panels = _panels(figure, len(quantities), x, x_max, math.ceil(len(labels) / columns))
     for panel, quantity in zip(panels, quantities, strict=True):
-        # The same window for all: with one each, the line of the longer run would be smoother.
-        window = moving_average_window(max(len(quantity.rows(run)) for run in runs))
-        for i, group in enumerate(groups):
-            curves = _curves(group, quantity, X_COLUMNS[x], window)
-            if curves:
-                _draw_group(panel, curves, quantity.table == "evaluations", _line_style(i))
-        _finish(panel, quantity, runs)
-        if quantity.noisy:
-            panel.set_title(f"{quantity.title}, mean of last {window}")
+        _compare(panel, quantity, groups, x)
     note = "line: mean of the seeds   band: its 95 % bootstrap interval   faint: single runs"
     figure.legend(
-        handles=[
-            Line2D([], [], label=_shortened(group.label), **_line_style(i))
-            for i, group in enumerate(groups)
-        ],
+        handles=[Line2D([], [], label=label, **_line_style(i)) for i, label in enumerate(labels)],
         title=note if len(runs) > len(groups) else None,
         alignment="left",
         loc="outside upper left",
-        ncols=5,
+        ncols=columns,
     )
+
+
+def _compare(panel: Axes, quantity: Quantity, groups: Sequence[Group], x: str) -> None:
+    """Draw one quantity of all groups."""
+    runs = [run for group in groups for run in group.runs]
+    rows = max(len(quantity.rows(run)) for run in runs)
+    evaluations = quantity.table == "evaluations"
+    averaged = quantity.noisy or (evaluations and rows > MANY_EVALUATIONS)
+    # The same window for all: with one each, the line of the longer run would be smoother.
+    window = moving_average_window(rows) if averaged else 1
+    for i, group in enumerate(groups):
+        if curves := _curves(group, quantity, X_COLUMNS[x], window):
+            _draw_group(panel, curves, evaluations, _line_style(i))
+    _finish(panel, quantity, runs)
+    if averaged:
+        panel.set_title(f"{quantity.title}, mean of last {window}")
 
 
 def _shortened(label: str) -> str:
@@ -173,7 +198,7 @@ def _shortened(label: str) -> str:
 def _line_style(index: int) -> dict[str, Any]:
     """Colours first, then dashes."""
     dashes, colour = divmod(index, len(LINE_COLOURS))
-    return {"color": LINE_COLOURS[colour], "linestyle": ("-", "--", ":")[dashes % 3]}
+    return {"color": LINE_COLOURS[colour], "linestyle": LINE_DASHES[dashes]}
 
 
 def _curves(group: Group, quantity: Quantity, x_column: str, window: int) -> list[Curve]:
@@ -184,7 +209,7 @@ def _curves(group: Group, quantity: Quantity, x_column: str, window: int) -> lis
         if rows.empty:
             continue
         values = rows[quantity.column]
-        if quantity.noisy:
+        if window > 1:
             values = moving_average(values, window)
         present = values.notna()
         curves.append(Curve(rows[x_column][present].to_numpy(float), values[present].to_numpy()))
@@ -195,31 +220,40 @@ def _draw_group(panel: Axes, curves: list[Curve], markers: bool, style: dict[str
     """The mean of a group with its interval, over its single runs drawn faintly."""
     merged = merge(curves)
     if len(curves) > 1:
+        # Without an x that all of them cover there is no mean: only they are seen.
+        alpha = 0.25 if len(merged.x) else 0.6
         for curve in curves:
-            panel.plot(curve.x, curve.y, alpha=0.25, linewidth=0.8, **style)
-        panel.fill_between(
-            merged.x, merged.low, merged.high, color=style["color"], alpha=0.2, linewidth=0
-        )
-    marker = "o" if markers and len(merged.x) <= 30 else ""
-    panel.plot(merged.x, merged.mean, marker=marker, markersize=4, **style)
+            draw_line(panel, curve.x, curve.y, alpha=alpha, linewidth=0.8, **style)
+        band = {"color": style["color"], "alpha": 0.2}
+        panel.fill_between(merged.x, merged.low, merged.high, linewidth=0, **band)
+        if len(merged.x) == 1:  # a band of no width
+            panel.vlines(merged.x, merged.low, merged.high, linewidth=4, **band)
+    if markers and len(merged.x) <= 30:
+        panel.plot(merged.x, merged.mean, marker="o", markersize=4, **style)
+    else:
+        draw_line(panel, merged.x, merged.mean, **style)
 
 
+@our_style()
 def save(draw: Draw, path: Path) -> None:
     """Write a figure as the suffix of `path` says: .png, .svg or .pdf.
 
     Raises:
-        OSError: if the file cannot be written, and whatever `draw` raises.
+        UserError: if the file cannot be written, and whatever `draw` raises.
     """
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI)
     draw(figure)
-    atomic_write(path, lambda file: figure.savefig(file, format=path.suffix[1:]))
+    write_output(path, lambda file: figure.savefig(file, format=path.suffix[1:]))
 
 
+@our_style()
 def show(draw: Draw, files: Sequence[Path] = ()) -> None:
     """Show a figure in a window until it is closed, and draw it again when one of `files` changes.
 
+    While they cannot be read, the window keeps its last picture.
+
     Raises:
-        UserError: if no window can be opened, and whatever `draw` raises.
+        UserError: if no window can be opened, and whatever `draw` raises at first.
     """
     from matplotlib import pyplot
 
@@ -227,24 +261,47 @@ def show(draw: Draw, files: Sequence[Path] = ()) -> None:
     pyplot.show(block=False)
     drawn = None
     while pyplot.get_fignums():
-        state = [(path.stat().st_mtime_ns, path.stat().st_size) for path in files if path.exists()]
+        state = [_state(path) for path in files]
         if state != drawn:
-            draw(figure)
+            try:
+                draw(figure)
+            except UserError as error:
+                if drawn is None:
+                    raise
+                warn(f"{error}; the window keeps its last picture")
             # Now, not in the window's own loop, which would print an exception and go on.
             figure.canvas.draw()
             drawn = state
         figure.canvas.start_event_loop(REFRESH_S)
 
 
+def _state(path: Path) -> tuple[int, int] | None:
+    """What tells one content of a file from another; None if there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
 def _open_window() -> Figure:
+    """A window of the user's backend or, where that has none, of any toolkit there is. A notebook
+    names its own backend to what it starts, and a cluster one that only writes files.
+    """
     from matplotlib import pyplot
 
-    cause = "no display, or no GUI toolkit such as Tk"
-    try:
-        figure = pyplot.figure(figsize=SIZE_INCHES)
-        # Where it finds neither, pyplot quietly falls back to a canvas for files.
+    for backend in (None, *TOOLKITS):
+        try:
+            if backend:
+                pyplot.switch_backend(backend)
+            figure = pyplot.figure(figsize=SIZE_INCHES)
+        except Exception:  # an ImportError, RuntimeError, TclError, ...: each fails in its own way
+            continue
+        # Where it finds no display, pyplot quietly falls back to a canvas for files.
         if figure.canvas.required_interactive_framework is not None:
             return figure
-    except ImportError as error:
-        cause = str(error)
-    raise UserError(f"no window can be opened ({cause}); leave out --show and --live")
+        pyplot.close(figure)
+    raise UserError(
+        "no window can be opened (no display, or no GUI toolkit such as Tk); leave out --show and "
+        "--live"
+    )

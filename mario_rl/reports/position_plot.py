@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from mario_rl.reports.style import BLUE, GREEN, GREY, PURPLE, VERMILION, our_style  # isort: split
+
 from matplotlib.figure import Figure
 
 from mario_rl.evaluation.play import PlayedEpisode
 from mario_rl.games.interface import FRAME_SKIP, FRAMES_PER_SECOND
-from mario_rl.reports.style import BLUE, GREEN, GREY, PURPLE, VERMILION
 from mario_rl.storage.files import atomic_write
 
 
@@ -30,6 +32,7 @@ ENDS = {  # by the outcome of the episode
 }
 
 
+@our_style()
 def save_position_plot(path: Path, results: list[PlayedEpisode], title: str) -> None:
     """Write a PNG with x over time above y over time, and how each episode ended.
 
@@ -62,7 +65,4 @@ def save_position_plot(path: Path, results: list[PlayedEpisode], title: str) -> 
     episodes = f"{len(results)} episodes" if len(results) > 1 else "one episode"
     x_axes.set_title(f"Mario's position: {title}, {episodes}")
     x_axes.legend(loc="upper left")
-    for axes in (x_axes, y_axes):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
     atomic_write(path, lambda file: figure.savefig(file, format="png"))

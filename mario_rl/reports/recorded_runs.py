@@ -6,6 +6,7 @@ In a notebook:
     run.evaluations.plot("env_steps", "clear_rate")
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ from pathlib import Path
 import pandas as pd
 
 from mario_rl.config import FULL_GAME, Config
+from mario_rl.console import warn
 from mario_rl.errors import UserError
 from mario_rl.storage.files import read_json
+from mario_rl.storage.lineage import Lineage
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import read_as
-from mario_rl.storage.records import EPISODES, EVALUATIONS, UPDATES, read_records
+from mario_rl.storage.records import CHECKSUMS, EPISODES, EVALUATIONS, UPDATES, read_records
 from mario_rl.training.description import read_description
 
 # About the length of a stage. In the few that are longer, `position` stops growing here.
@@ -88,6 +91,13 @@ class RecordedRun:
     retries: pd.DataFrame
     updates: pd.DataFrame
     evaluations: pd.DataFrame
+    missing: tuple[str, ...] = ()  # names of its files that are gone; their tables have no rows
+
+    def __repr__(self) -> str:
+        return (
+            f"<RecordedRun {self.name}: {self.config.env.stage}, iteration {self.iteration}, "
+            f"{self.total('episodes'):,.0f} episodes, {self.total('env_steps'):,.0f} env steps>"
+        )
 
     @property
     def full_game(self) -> bool:
@@ -108,6 +118,9 @@ class RecordedRun:
 def read_run(name: str, output_dir: str | Path = ".") -> RecordedRun:
     """Read what a run recorded so far; it may still be training.
 
+    Files that are gone, apart from config.json, give a warning. Without run.json the run counts as
+    iteration 1.
+
     Args:
         name: of the run, the name of its folder in stats/.
         output_dir: where stats/ lies.
@@ -117,8 +130,12 @@ def read_run(name: str, output_dir: str | Path = ".") -> RecordedRun:
     """
     paths = RunPaths(output_dir, name)
     paths.require_stats()
+    missing = _missing(paths)
+    for path in missing:
+        _warn_once(f"{path} is missing")
     config: Config = read_as(Config, read_json(paths.config_json), paths.config_json)
-    lineage = read_description(paths).lineage
+    known = paths.run_json not in missing
+    lineage = read_description(paths).lineage if known else Lineage()
     episodes = read_records(paths.episodes_csv, EPISODES)
     episodes = _with_position(episodes.rename(columns={"episode": "episodes"}))
     from_start = episodes["start_step"] == 0
@@ -131,7 +148,21 @@ def read_run(name: str, output_dir: str | Path = ".") -> RecordedRun:
         retries=episodes[~from_start].reset_index(drop=True),
         updates=read_records(paths.updates_csv, UPDATES),
         evaluations=read_records(paths.evaluations_csv, EVALUATIONS),
+        missing=tuple(path.name for path in missing),
     )
+
+
+def _missing(paths: RunPaths) -> list[Path]:
+    """The files that are gone. Before a run begins to play it has no tables yet."""
+    tables = [paths.episodes_csv, paths.updates_csv, paths.evaluations_csv]
+    begun = any(path.exists() for path in (*tables, paths.stats / CHECKSUMS))
+    return [path for path in (paths.run_json, *tables * begun) if not path.exists()]
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """A figure that follows a run reads it again and again."""
+    warn(text)
 
 
 def _with_position(episodes: pd.DataFrame) -> pd.DataFrame:

@@ -1,16 +1,27 @@
 """A recording of a game that browsers play."""
 
+import contextlib
 import os
+import re
+import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import av
 import numpy as np
+import psutil
 
+from mario_rl.errors import UserError
 from mario_rl.games.interface import FRAMES_PER_SECOND, SCREEN_SHAPE
 from mario_rl.games.window import SCALE, enlarge
 from mario_rl.storage.files import make_directory
+
+# And their options. Builds from elsewhere than PyPI may lack x264, for its licence.
+_H264_ENCODERS = {"libx264": {"crf": "18"}, "libopenh264": {"b": "8000000"}}
+_REINSTALL = "install another one: pip install --force-reinstall --only-binary av av"
+_ABANDONED_AFTER_S = 60  # a recording that is being made is written to more often
 
 
 class VideoWriter:
@@ -20,20 +31,42 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            UserError: if PyAV is missing or has no H.264 encoder, or the file cannot be written.
+                The methods raise it, too, for example when the disk is full.
+        """
+        self._av = _import_av()
         make_directory(path.parent)
+        _remove_abandoned(path.parent)
         self._path = path
         self._temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.mp4")
-        self._container = av.open(str(self._temporary), "w", options={"movflags": "+faststart"})
-        self._stream = self._container.add_stream("libx264", rate=FRAMES_PER_SECOND)
-        self._stream.height, self._stream.width = (SCALE * size for size in SCREEN_SHAPE[:2])
-        self._stream.pix_fmt = "yuv420p"  # the only format that every browser plays
-        self._stream.time_base = Fraction(1, FRAMES_PER_SECOND)
-        self._stream.options = {"crf": "18"}
+        with self._failures():
+            self._container = self._av.open(
+                # FFmpeg would take a name such as a:1/b.mp4 for the URL of a protocol called a.
+                f"file:{self._temporary}", "w", options={"movflags": "+faststart"}
+            )  # fmt: skip
+            self._stream = self._add_stream()
+
+    def _add_stream(self) -> Any:
+        for encoder, options in _H264_ENCODERS.items():
+            try:
+                stream = self._container.add_stream(encoder, rate=FRAMES_PER_SECOND)
+            except ValueError:  # UnknownCodecError, which versions keep in different places
+                continue
+            stream.height, stream.width = (SCALE * size for size in SCREEN_SHAPE[:2])
+            stream.pix_fmt = "yuv420p"  # the only format that every browser plays
+            stream.time_base = Fraction(1, FRAMES_PER_SECOND)
+            stream.options = options
+            return stream
+        self._discard()
+        raise UserError(f"--record: this PyAV has no H.264 encoder; {_REINSTALL}")
 
     def add(self, frame: np.ndarray) -> None:
         """Append one frame, uint8 [240, 256, 3] RGB."""
-        image = av.VideoFrame.from_ndarray(enlarge(frame), format="rgb24")
-        self._container.mux(self._stream.encode(image))
+        with self._failures():
+            image = self._av.VideoFrame.from_ndarray(enlarge(frame), format="rgb24")
+            self._container.mux(self._stream.encode(image))
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -44,10 +77,44 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
-        if error is None:
-            self._temporary.replace(self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+        try:
+            if error is None:
+                with self._failures():
+                    self._container.mux(self._stream.encode(None))
+                    self._container.close()
+                    self._temporary.replace(self._path)
+        finally:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Close and remove the temporary file, if it is still there."""
+        with contextlib.suppress(self._av.error.FFmpegError, OSError):  # what cannot be written
+            self._container.close()
+        self._temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._av.error.FFmpegError, OSError) as error:
+            cause = error.strerror or error
+            raise UserError(f"cannot write {self._path}: {cause}") from None
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise UserError(f"--record needs PyAV, but {error}; {_REINSTALL}") from None
+    return av
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what recordings left whose process was killed."""
+    for path in folder.glob("*.tmp.mp4"):
+        pid = re.fullmatch(r".+\.(\d{1,7})\.tmp\.mp4", path.name)
+        with contextlib.suppress(OSError):  # another process removes it
+            idle_s = time.time() - path.stat().st_mtime
+            # A process that is not on this machine may be on another one that shares the folder.
+            if pid and not psutil.pid_exists(int(pid[1])) and idle_s > _ABANDONED_AFTER_S:
+                path.unlink()

@@ -9,6 +9,7 @@ no kept checkpoint needs. If the files of a checkpoint do not match it, a warnin
 checkpoint before is used.
 """
 
+import contextlib
 import itertools
 import re
 import zlib
@@ -21,7 +22,7 @@ import numpy as np
 
 from mario_rl.console import warn
 from mario_rl.errors import DamagedFile, UserError, first_line
-from mario_rl.fields import Checksum, Count, FileName, Number
+from mario_rl.fields import Checksum, Count, FileName, Number, RunId
 from mario_rl.storage.files import atomic_write, read_json, write_json
 from mario_rl.storage.plain import read_as
 from mario_rl.storage.tensor_file import SCHEMA, check_schema, load_tensors, save_tensors
@@ -59,6 +60,7 @@ class Manifest:
     schema: Number
     state: StateFile
     frames: list[Segment]  # oldest first
+    run_id: RunId | None = None  # None for a run of an older version
 
     @property
     def files(self) -> list[StateFile | Segment]:
@@ -76,23 +78,43 @@ class Checkpoint(Generic[State]):
 class CheckpointStore:
     """The checkpoints of one run."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, run_id: str | None = None) -> None:
+        """
+        Args:
+            run_id: of a new run. `load` finds the id of an earlier one.
+        """
         self._directory = directory
+        self._run_id = run_id
         self._segments: list[Segment] = []  # frames on disk that are still in the replay
         self._damaged: list[Path] = []
 
     def exists(self) -> bool:
         return bool(self._manifests())
 
+    def saved_run_id(self) -> str | None:
+        """The id of the run that saved the newest checkpoint; None if it has none."""
+        for path in sorted(self._manifests(), key=_number, reverse=True):
+            with contextlib.suppress(UserError):
+                return self._manifest(path).run_id
+        return None
+
     def new_rows(self, rows: range) -> range:
-        """The rows of the replay whose frames are not on disk yet."""
+        """The rows of the replay whose frames are not on disk, or not any more."""
+        if not all(self._is_there(segment) for segment in self._segments):
+            warn(f"files in {self._directory} are gone or changed; the next checkpoint has all")
+            self._segments = []
         first = self._segments[-1].end_row if self._segments else 0
         return range(max(rows.start, first), rows.stop)
+
+    def _is_there(self, segment: Segment) -> bool:
+        path = self._directory / segment.file
+        return path.is_file() and path.stat().st_size == segment.bytes
 
     def save(
         self,
         state: dict[str, Any],
         rows: range,
+        new_rows: range,
         frames_of: Callable[[range], list[np.ndarray]],
     ) -> None:
         """Write a checkpoint, then remove what only checkpoints older than the last three need.
@@ -100,6 +122,7 @@ class CheckpointStore:
         Args:
             state: tensors, arrays and primitives.
             rows: the rows that the replay holds.
+            new_rows: what `new_rows` returned for them.
             frames_of: returns the frames of rows, contiguous uint8 [rows, N, 84, 84].
 
         Raises:
@@ -108,7 +131,6 @@ class CheckpointStore:
         number = max((_number(path) for path in self._manifests()), default=0) + 1
         stem = f"{number:06}"
         segments = [segment for segment in self._segments if segment.end_row > rows.start]
-        new_rows = self.new_rows(rows)
         try:
             if new_rows:
                 blocks = frames_of(new_rows)
@@ -117,7 +139,7 @@ class CheckpointStore:
                 segments.append(Segment(new_rows.start, rows.stop, **_fingerprint(path)))
             path = self._directory / f"{stem}.state.pt"
             save_tensors(path, "checkpoint", state)
-            manifest = Manifest(SCHEMA, StateFile(**_fingerprint(path)), segments)
+            manifest = Manifest(SCHEMA, StateFile(**_fingerprint(path)), segments, self._run_id)
             write_json(self._directory / f"{stem}.json", asdict(manifest))
         except OSError as error:
             raise UserError(
@@ -173,6 +195,7 @@ class CheckpointStore:
             raise DamagedFile(f"{state_path} is damaged: {error}") from None
         except UserError as error:
             raise UserError(f"{state_path}: {error}") from None
+        self._run_id = manifest.run_id
         return Checkpoint(state, frames), manifest.frames
 
     def _manifest(self, path: Path) -> Manifest:

@@ -1,10 +1,12 @@
 """Writes files so that no crash leaves half of one."""
 
+import itertools
 import json
 import os
 import stat
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +21,7 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot create {path}: {error.strerror}") from None
+        raise UserError(f"cannot create the folder {path}: {error.strerror}") from None
 
 
 def require_file(path: Path) -> None:
@@ -65,6 +67,32 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def reserved(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
+    """The first of STEM.SUFFIX, STEM_2.SUFFIX, STEM_3.SUFFIX, ... that no file has. An empty file
+    takes the name at once, so that no other process chooses it. An exception in the block removes
+    the file.
+
+    Raises:
+        UserError: if no file can be made there.
+    """
+    make_directory(folder)
+    for number in itertools.count(1):
+        path = folder / (f"{stem}_{number}.{suffix}" if number > 1 else f"{stem}.{suffix}")
+        try:
+            path.touch(exist_ok=False)
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

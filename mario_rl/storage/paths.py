@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mario_rl.errors import UserError, shown
+from mario_rl.errors import RunInUse, UserError, shown
 from mario_rl.fields import RUN_NAME, matches
 from mario_rl.storage.files import make_directory
 
@@ -35,7 +35,8 @@ class RunPaths:
 
     def exists(self) -> bool:
         """Whether an earlier run left files under this name."""
-        return self.model.exists() or self.stats.exists() or any(self.checkpoints.glob("*.json"))
+        records = (path for path in self.stats.glob("*") if path.suffix != ".tmp")
+        return self.model.exists() or any(records) or any(self.checkpoints.glob("*.json"))
 
     def require_new(self) -> None:
         """
@@ -70,14 +71,14 @@ class RunPaths:
         """Held while a process trains this run; the system frees it if the process dies.
 
         Raises:
-            UserError: if another process holds it.
+            RunInUse: if another process holds it.
         """
         make_directory(self.checkpoints)
         lock = FileLock(self.checkpoints / "lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(
+            raise RunInUse(
                 f"run {self.run_name!r} is being trained by another process; "
                 "wait for it, or choose another --run-name"
             ) from None

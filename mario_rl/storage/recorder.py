@@ -1,10 +1,13 @@
 """Writes a run's records: CSV files, and TensorBoard event files where tensorboard is installed."""
 
+import contextlib
 import threading
-from typing import Any
 
+from mario_rl.console import warn
+from mario_rl.errors import reason
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.records import TABLES, RecordLog, Row, Table, write_checksums
+from mario_rl.storage.tensorboard import EventFiles
 
 
 class Recorder:
@@ -18,48 +21,58 @@ class Recorder:
             env_steps: of that checkpoint.
         """
         self._folder = paths.stats
-        # `sync` is called in the thread that writes checkpoints, and must not meet a file that is
-        # being written again.
-        self._rewriting = threading.Lock()
+        # `sync` is called in the thread that writes checkpoints. It must not meet rows that are
+        # being written; nor, while it waits for the disk, a file that is being replaced.
+        self._writing, self._replacing = threading.Lock(), threading.Lock()
+        self._behind = False  # whether a file could not be written since the last `sync`
         # Before the files are cut, so that they fit their checksums at any instant.
         write_checksums(self._folder, contents)
         self._logs = {
             table.name: RecordLog(self._folder / table.file, table, contents.get(table.file, b""))
             for table in TABLES
         }
-        self._tensorboard: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._tensorboard = SummaryWriter(
-            str(paths.stats / "tensorboard"), purge_step=env_steps + 1
-        )
+        self._event_files = EventFiles(paths.stats / "tensorboard", purge_step=env_steps + 1)
 
     def record(self, table: Table, row: Row) -> None:
-        """Append a row: to the CSV file, and each of its numbers to TensorBoard."""
+        """Append a row: to the CSV file, and each of its numbers to TensorBoard.
+
+        A file that cannot be written is written later; `sync` raises the error if it persists.
+        """
+        values = {name: value for name, value in row.items() if name != "env_steps"}
+        self._event_files.add(table.tag, values, row["env_steps"])
         log = self._logs[table.name]
-        if log.has_columns_of(row):
+        rewrites = not log.has_columns_of(row)
+        with self._replacing if rewrites else contextlib.nullcontext(), self._writing:
             log.append(row)
-        else:  # the file will be written again, with new columns
-            with self._rewriting:
-                write_checksums(self._folder, {**self.contents(), table.file: b""})
-                log.append(row)
-        if self._tensorboard is not None:
-            for name, value in row.items():
-                if name != "env_steps" and isinstance(value, int | float):
-                    self._tensorboard.add_scalar(f"{table.tag}/{name}", value, row["env_steps"])
+            if self._behind:
+                return  # `sync` writes the files
+            try:
+                if rewrites:
+                    write_checksums(self._folder, {**self.contents(), table.file: b""})
+                log.flush()
+            except OSError as error:
+                warn(f"{reason(error)}; the next checkpoint writes the rows that are missing")
+                self._behind = True
 
     def contents(self) -> dict[str, bytes]:
         """All that was recorded, by file name."""
         return {log.path.name: log.content() for log in self._logs.values()}
 
     def sync(self) -> None:
-        """Force the records to the disk, and write their checksums."""
-        if self._tensorboard is not None:
-            self._tensorboard.flush()
-        with self._rewriting:
-            contents = self.contents()
+        """Force the records to the disk, and write their checksums. Files that somebody deleted are
+        written again.
+
+        Raises:
+            OSError: if that is not possible.
+        """
+        self._event_files.flush()
+        with self._replacing:
+            with self._writing:
+                for log in self._logs.values():
+                    log.restore()
+                    log.flush()
+                contents = self.contents()
+                self._behind = False
             for log in self._logs.values():
                 log.sync()
             write_checksums(self._folder, contents)
@@ -67,5 +80,4 @@ class Recorder:
     def close(self) -> None:
         for log in self._logs.values():
             log.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        self._event_files.close()

@@ -10,6 +10,7 @@ recorded. Rows that lack a value have NaN there.
 """
 
 import csv
+import errno
 import io
 import math
 import os
@@ -118,7 +119,11 @@ class Vouched:
 
 
 class RecordLog:
-    """A CSV file that rows are appended to."""
+    """The rows of a table, and the CSV file that they are written to.
+
+    The rows in memory are what counts. A file that could not be written, or that somebody deleted,
+    is made from them again.
+    """
 
     def __init__(self, path: Path, table: Table, content: bytes = b"") -> None:
         """Open the file, or create it.
@@ -144,15 +149,17 @@ class RecordLog:
             warn(f"{path} is not as it was at the checkpoint, which restores it")
         if not found.startswith(self._content):
             self._write_all()
-        self._file = open(path, "ab")  # noqa: SIM115
+        # Without a buffer: what could not be written must not be written later, in between.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         self._file.truncate(len(self._content))
+        self._written: int | None = len(self._content)  # bytes; None: the file is to be replaced
 
     def has_columns_of(self, row: Row) -> bool:
-        """Whether `append` need not write the file again."""
+        """Whether the file has a column for each value."""
         return row.keys() <= set(self._columns)
 
     def append(self, row: Row) -> None:
-        """Write a row; columns that the file lacks are added to all rows."""
+        """Add a row, which `flush` writes. Columns that are missing are added to all rows."""
         if not self.has_columns_of(row):
             new = [name for name in row if name not in self._columns]
             if bad := [name for name in new if not matches(COLUMN_NAME, name)]:
@@ -161,16 +168,35 @@ class RecordLog:
             rows = self._content.partition(b"\n")[2]
             header = ",".join(self._columns).encode() + b"\n"
             self._content = bytearray(header + rows.replace(b"\n", b",nan" * len(new) + b"\n"))
-            self._file.close()
-            self._write_all()
-            self._file = open(self.path, "ab")  # noqa: SIM115
+            self._written = None
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_format(row.get(name, math.nan)) for name in self._columns)
-        line = text.getvalue().encode()
-        self._file.write(line)
-        self._file.flush()
-        self._content += line
+        self._content += text.getvalue().encode()
+
+    def flush(self) -> None:
+        """Bring the file up to date.
+
+        Raises:
+            OSError: if it cannot be written. The next `flush` tries again.
+        """
+        written, self._written = self._written, None
+        if written is None:
+            self._write_all()
+            self._file.close()
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        elif self._file.write(self._content[written:]) < len(self._content) - written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._written = len(self._content)
+
+    def restore(self) -> None:
+        """Let the next `flush` write the file again if somebody deleted or replaced it."""
+        try:
+            intact = os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            intact = False
+        if not intact:
+            self._written = None
 
     def _write_all(self) -> None:
         atomic_write(self.path, lambda file: file.write(self._content))
@@ -180,7 +206,7 @@ class RecordLog:
         return bytes(self._content)
 
     def sync(self) -> None:
-        """Force everything to the disk."""
+        """Force everything that was flushed to the disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -220,9 +246,12 @@ def read_records(path: Path, table: Table) -> pd.DataFrame:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        content = b""
+        content, size, crc32 = b"", 0, 0
     if len(content) < size or zlib.crc32(content[:size]) != crc32:
-        raise DamagedFile(f"{path} is damaged: its checksum is wrong; resuming the run restores it")
+        raise DamagedFile(
+            f"{path} is damaged: its checksum is wrong; resuming the run restores it, if its "
+            "checkpoints are there"
+        )
     content = with_added_columns(content[: content.rfind(b"\n") + 1], table) or table.header
     try:
         return _parsed(content, table)

@@ -18,7 +18,7 @@ import torch
 from mario_rl.errors import DamagedFile, UserError, shown
 from mario_rl.storage.files import atomic_write, require_file
 
-SCHEMA = 4  # 1 had no checksum, 2 no save points, 3 no names for metrics
+SCHEMA = 5  # 1 had no checksum, 2 no save points, 3 no names for metrics, 4 no ids of runs
 
 # Those that NumPy has, too.
 _DTYPES = (
@@ -48,9 +48,13 @@ def save_tensors(path: Path, kind: str, content: dict[str, Any]) -> None:
     atomic_write(path, write)
 
 
-def load_tensors(path: Path, kind: str) -> dict[str, Any]:
+def load_tensors(path: Path, kind: str, read_tensors: bool = True) -> dict[str, Any]:
     """The inverse of `save_tensors`. Arrays come back as CPU tensors, and `schema` is the version
     of the content.
+
+    Args:
+        read_tensors: False leaves the tensors in the file until they are used, and does not check
+            the checksum, which would read them. The rest has a checksum of its own in the zip file.
 
     Raises:
         UserError: if the file is missing or of a newer version.
@@ -61,7 +65,7 @@ def load_tensors(path: Path, kind: str) -> dict[str, Any]:
         _require_plain_zip(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles, which are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=not read_tensors)
     except Exception as error:  # a damaged file can raise anything, at great length
         raise DamagedFile(
             f"{path} is damaged or is no Mario RL {kind} ({type(error).__name__})"
@@ -71,6 +75,8 @@ def load_tensors(path: Path, kind: str) -> dict[str, Any]:
         raise DamagedFile(f"{path} is no Mario RL {kind}")
     check_schema(path, content.get("schema"))
     checksum = content.pop("checksum", None)
+    if not read_tensors:
+        return content
     try:
         expected = _checksum(content, path.stat().st_size)
     except ValueError as error:

@@ -1,12 +1,11 @@
 """run.json and config.json: what a run is, and how it was made."""
 
 import datetime
-import shlex
 import sys
 from dataclasses import asdict, dataclass, field, replace
 
 from mario_rl.config import Config
-from mario_rl.console import warn
+from mario_rl.console import command_line, warn
 from mario_rl.errors import DamagedFile
 from mario_rl.fields import Count, Number, RunName
 from mario_rl.machine import git_commit, hardware, versions
@@ -61,7 +60,7 @@ def describe_run(paths: RunPaths, config: Config, lineage: Lineage) -> None:
     description = Description(
         run_name=paths.run_name,
         created=_now(),
-        command=shlex.join(sys.argv),
+        command=command_line(sys.argv),
         lineage=lineage,
         git_commit=git_commit(),
         versions=versions(),
@@ -73,7 +72,7 @@ def describe_run(paths: RunPaths, config: Config, lineage: Lineage) -> None:
 def note_session(paths: RunPaths, env_steps: int) -> None:
     """Add to run.json that the run is started or resumed here."""
     description = read_description(paths)
-    session = SessionNote(_now(), shlex.join(sys.argv), env_steps)
+    session = SessionNote(_now(), command_line(sys.argv), env_steps)
     sessions = [*description.sessions, session]
     write_json(paths.run_json, asdict(replace(description, sessions=sessions)))
 

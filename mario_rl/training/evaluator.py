@@ -77,6 +77,10 @@ class Evaluator:
         trainer.recorder.record(EVALUATIONS, {**asdict(evaluation), "is_best": is_best})
         return evaluation
 
+    def skip(self) -> None:
+        """Go on without the evaluation that is due."""
+        self.evaluated_at = self._trainer.env_steps
+
     def _play(self, games: Games, should_stop: Callable[[], bool]) -> list[Episode] | None:
         config = self._trainer.config
 

@@ -4,6 +4,7 @@ A new run is first a checkpoint without progress, made here or by continue_train
 resuming and continuing are the same: load the newest checkpoint, and train.
 """
 
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from mario_rl.device import (
     out_of_memory,
     trunk_dtype,
 )
-from mario_rl.errors import UserError, WorkerDied
+from mario_rl.errors import Diverged, UserError, reason
 from mario_rl.machine import available_memory_bytes
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.settings import flag_of
@@ -38,7 +39,12 @@ from mario_rl.training.assembly import build_games, build_learner, build_trainer
 from mario_rl.training.description import describe_run, note_session
 from mario_rl.training.display import Display
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
-from mario_rl.training.session import Session, resume_command, stop_signals
+from mario_rl.training.identity import require_own_files
+from mario_rl.training.preflight import check_machine
+from mario_rl.training.resume_command import resume_command
+from mario_rl.training.saver import Saver
+from mario_rl.training.session import Session
+from mario_rl.training.signals import Signals
 from mario_rl.training.state import Progress, RunState
 from mario_rl.training.trainer import Trainer
 
@@ -52,7 +58,9 @@ def create_run(
     lineage: Lineage,
     inherited: Checkpoint[RunState] | None = None,
 ) -> None:
-    """Write a run's first checkpoint, its config.json and its run.json.
+    """Write a run's first checkpoint, its config.json and its run.json; give it an id.
+
+    Hold `paths.lock()`, so that no other process creates a run of that name.
 
     Args:
         inherited: a checkpoint of another run, whose replay this one begins with.
@@ -61,6 +69,7 @@ def create_run(
         UserError: if there is a run of that name.
     """
     paths.require_new()
+    check_machine(paths, config, learner.online_net)
     replay, frames, rows = None, [], range(0)
     if inherited is not None:
         progress = inherited.state.progress
@@ -69,20 +78,29 @@ def create_run(
         frames = inherited.frames
         if replay is not None:
             rows = range(frames[0][0], replay.rows_written)
+    lineage = replace(lineage, run_id=uuid.uuid4().hex)
     state = RunState(config, lineage, learner, replay=replay)
     blocks = [block for _, block in frames]
-    CheckpointStore(paths.checkpoints).save(to_plain(state), rows, lambda _: blocks)
+    store = CheckpointStore(paths.checkpoints, lineage.run_id)
+    store.save(to_plain(state), rows, rows, lambda _: blocks)
     describe_run(paths, config, lineage)
 
 
-def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[str], None]) -> None:
+def train(
+    paths: RunPaths,
+    given: dict[str, Any],
+    resume: bool,
+    say: Callable[[str], None],
+    plain: bool = False,
+) -> None:
     """Start a run with the given settings, or resume it, and train until its budget is spent.
 
-    Ctrl-C and SIGTERM end it after the current step, with a checkpoint.
+    Ctrl-C, SIGTERM and SIGHUP end it after the current step, with a checkpoint.
 
     Args:
         given: settings by their flat names. A resume may change those that bind only the machine.
         say: called with lines about the device, the precision and the replay.
+        plain: show plain lines instead of the live panel.
 
     Raises:
         UserError: for every mistake that the user can correct.
@@ -92,7 +110,7 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[s
             paths.require_stats()
             raise UserError(f"run {paths.run_name!r} has no checkpoint; choose another --run-name")
         with paths.lock():
-            _train(paths, given, say)
+            _train(paths, given, say, plain)
         return
     paths.require_new()
     config = Config().replaced(given)
@@ -101,7 +119,7 @@ def train(paths: RunPaths, given: dict[str, Any], resume: bool, say: Callable[[s
     with paths.lock():
         learner = build_learner(config, torch.device("cpu"))
         create_run(paths, config, learner.begin_state().result(), Lineage())
-        _train(paths, given, say)
+        _train(paths, given, say, plain)
 
 
 @dataclass(frozen=True)
@@ -113,13 +131,17 @@ class _Machine:
     frames_device: torch.device | None
 
 
-def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None]) -> None:
+def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None], plain: bool) -> None:
     """Train from the newest checkpoint on."""
     with ExitStack() as stack:
         try:
-            _open(paths, given, say, stack).run()
-        except WorkerDied as error:
-            raise UserError(f"{error}; go on with: {resume_command(paths)}") from None
+            session = _open(paths, given, say, plain, stack)
+            try:
+                session.run()
+            except Diverged:
+                raise
+            except (UserError, OSError) as error:
+                raise UserError(f"{reason(error)}; go on with: {resume_command(paths)}") from None
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -127,32 +149,44 @@ def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None]) -
 
 
 def _open(
-    paths: RunPaths, given: dict[str, Any], say: Callable[[str], None], stack: ExitStack
+    paths: RunPaths,
+    given: dict[str, Any],
+    say: Callable[[str], None],
+    plain: bool,
+    stack: ExitStack,
 ) -> Session:
     """The run as it was at the newest checkpoint. The stack closes its parts."""
     store = CheckpointStore(paths.checkpoints)
     checkpoint = store.load(RunState.from_file, RunState.check_frames)
+    require_own_files(paths, checkpoint.state.lineage)
     config = _resumed_config(checkpoint.state.config, given)
     machine = _prepare_machine(config, say)
+    check_machine(paths, config, checkpoint.state.learner.online_net)
     describe_run(paths, config, checkpoint.state.lineage)
-    progress = checkpoint.state.progress
+    progress, model = checkpoint.state.progress, None
     if progress and progress.evaluator.best:
-        progress = _without_lost_model(paths, progress)
+        progress, model = _with_model(paths, progress)
     note_session(paths, progress.trainer.env_steps if progress else 0)
     state = replace(checkpoint.state, config=config, progress=progress)
-    stop_requested = stack.enter_context(stop_signals())
-    display = stack.enter_context(closing(Display(paths.run_name)))
+    signals = Signals()
+    stack.enter_context(signals.handled())
+    display = stack.enter_context(closing(Display(paths.run_name, plain)))
     trainer = _build_trainer(paths, state, checkpoint.frames, machine, display, stack)
-    session = Session(
+    evaluator = Evaluator(trainer, progress.evaluator if progress else EvaluatorState())
+    saver = Saver(
         paths,
         trainer,
-        Evaluator(trainer, progress.evaluator if progress else EvaluatorState()),
+        evaluator,
         store,
         state.lineage,
-        display,
-        stop_requested,
+        model,
+        not (progress and progress.unwritten_model),
         progress.checkpointed_episodes if progress else 0,
     )
+    stack.enter_context(closing(saver))
+    # A continued run is evaluated before its first step.
+    evaluate_first = state.lineage.iteration > 1 and evaluator.best is None
+    session = Session(paths, trainer, evaluator, saver, display, signals, evaluate_first)
     return stack.enter_context(closing(session))
 
 
@@ -204,14 +238,15 @@ def _recorded(paths: RunPaths, records: Mapping[str, Any]) -> dict[str, bytes]:
     return {name: np.asarray(content).tobytes() for name, content in records.items()}
 
 
-def _without_lost_model(paths: RunPaths, progress: Progress) -> Progress:
-    """If the best model's file is gone or damaged, let the next evaluation write one."""
+def _with_model(paths: RunPaths, progress: Progress) -> tuple[Progress, SavedModel | None]:
+    """The best model. If its file is gone or damaged, let the next evaluation write one."""
+    if progress.unwritten_model is not None:
+        return progress, progress.unwritten_model
     try:
-        SavedModel.load(paths.model)
+        return progress, SavedModel.load(paths.model)
     except UserError as error:
         warn(f"{error}; the next evaluation writes another")
-        return replace(progress, evaluator=replace(progress.evaluator, best=None))
-    return progress
+    return replace(progress, evaluator=replace(progress.evaluator, best=None)), None
 
 
 def _resumed_config(config: Config, given: dict[str, Any]) -> Config:

@@ -9,7 +9,7 @@ import numpy as np
 
 from mario_rl.agent.exploration import check_exploration
 from mario_rl.agent.learner import LearnerState, check_learner
-from mario_rl.agent.saved_model import Lineage
+from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.config import Config
 from mario_rl.fields import Array, Count, Matching
 from mario_rl.games.actions import action_names
@@ -33,6 +33,7 @@ class Progress:
     checkpointed_episodes: Count  # the number of episodes at the newest checkpoint
     # What the CSV files held, by file name. Schema 1 had only their sizes.
     records: Mapping[RecordName, Bytes | Count]
+    unwritten_model: SavedModel | None = None  # the best, if its file could not be written
 
     def check(self) -> None:
         """
@@ -41,6 +42,9 @@ class Progress:
         """
         with _inside("trainer"):
             self.trainer.check()
+        if self.unwritten_model is not None:
+            with _inside("unwritten_model"):
+                self.unwritten_model.check()
         if len({type(content) for content in self.records.values()}) > 1:
             raise ValueError("records holds sizes and contents")
         for table in TABLES:

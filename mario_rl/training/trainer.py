@@ -18,7 +18,7 @@ import numpy as np
 from mario_rl.agent.learner import Learner
 from mario_rl.agent.schedules import importance_exponent, learning_rate
 from mario_rl.config import Config
-from mario_rl.errors import UserError
+from mario_rl.errors import Diverged, UserError
 from mario_rl.fields import AnyFloat, ColumnName, Count, Items, Positive
 from mario_rl.games.interface import Episode
 from mario_rl.replay.n_step import AllPending, NStepAccumulator, Transitions
@@ -110,6 +110,11 @@ class Trainer:
     def importance_exponent(self) -> float:
         return importance_exponent(self.config.replay, self.env_steps)
 
+    def discount(self, seconds: float) -> None:
+        """Time in which the process was stopped: it does not count."""
+        self._started += seconds
+        self.update_log.discount(seconds)
+
     def step(self) -> None:
         """One decision in every game, and the updates that are due with it."""
         before = self.env_steps
@@ -145,7 +150,7 @@ class Trainer:
         if update is None:
             return
         if not math.isfinite(update.metrics["loss"]):
-            raise UserError(
+            raise Diverged(
                 f"the loss is {update.metrics['loss']} at update {self.updates}: training has "
                 "diverged; start again with a lower --learning-rate"
             )

@@ -37,8 +37,14 @@ class UpdateLog:
     def paused(self) -> Iterator[None]:
         """Time inside the block does not count: the speeds are those of training."""
         began = time.monotonic()
-        yield
-        self._since += time.monotonic() - began
+        try:
+            yield
+        finally:
+            self.discount(time.monotonic() - began)
+
+    def discount(self, seconds: float) -> None:
+        """Time that does not count."""
+        self._since += seconds
 
     def record(
         self,

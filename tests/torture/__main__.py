@@ -12,7 +12,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from torture import damage, stops
+from torture import damage, faults, stops
 from torture.victims import ROOT, Run, reference
 
 EPISODES = 60  # of a run
@@ -23,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="SIGKILLs, at least")
     parser.add_argument("--others", type=int, default=10, help="of each other way to stop a run")
+    parser.add_argument("--faults", type=int, default=400, help="writes that fail")
     parser.add_argument("--damages", type=int, default=1000, help="damaged files")
     parser.add_argument("--flags", type=int, default=300, help="command lines for each script")
     parser.add_argument("--seed", type=int, default=0)
@@ -45,6 +46,7 @@ def main() -> None:
                 counts.update(result)
                 print(dict(counts), flush=True)
         counts.update(damage_a_run(folder, args.damages, args.seed))
+        counts.update(faults.torture(folder, args.faults, random.Random(args.seed)))
     print_table(counts, time.monotonic() - started)
     fuzz = [sys.executable, "-m", "pytest", "-q", "-n", "2", str(ROOT / "tests" / "test_flags.py")]
     code = subprocess.run(fuzz, env={**os.environ, "MARIO_RL_FUZZ_EXAMPLES": str(args.flags)})

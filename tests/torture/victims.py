@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from mario_rl.agent.saved_model import SavedModel
-from mario_rl.storage.checkpoint import CheckpointStore
+from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import to_plain
 from mario_rl.training.state import RunState
@@ -51,18 +51,22 @@ class Run:
         Args:
             preexec: is called in the process before the program begins.
         """
-        flags = ["--run-name", self.paths.run_name, *self._flags]
-        if CheckpointStore(self.paths.checkpoints).exists():
-            flags.append("--resume")
         with open(self._log, "ab") as log:
             return subprocess.Popen(
-                [sys.executable, *command, *flags],
+                [sys.executable, *command, *self.words()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 preexec_fn=preexec,
                 start_new_session=True,
             )
+
+    def words(self) -> list[str]:
+        """The command line that starts or resumes it."""
+        words = ["--run-name", self.paths.run_name, *self._flags]
+        if CheckpointStore(self.paths.checkpoints).exists():
+            words.append("--resume")
+        return words
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
@@ -85,9 +89,13 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
         self.paths.model.unlink(missing_ok=True)
 
+    def checkpoint(self) -> Checkpoint[RunState]:
+        """The newest."""
+        return CheckpointStore(self.paths.checkpoints).load(RunState.from_file)
+
     def outcome(self) -> dict[str, str]:
         """A hash of each thing that the run has come to, but for the clock."""
-        checkpoint = CheckpointStore(self.paths.checkpoints).load(RunState.from_file)
+        checkpoint = self.checkpoint()
         config = checkpoint.state.config
         state = to_plain(checkpoint.state)
         progress = state["progress"]
