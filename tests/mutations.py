@@ -248,6 +248,17 @@ def write_tensors(path: Path, kind: str, content: dict[str, Any]) -> None:
     torch.save(tagged, path)
 
 
+def writable(mutant: Mutant) -> bool:
+    """Whether JSON can say it."""
+    if mutant.value is GONE:
+        return True
+    try:
+        json.dumps(mutant.value, sort_keys=True)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def write_any_json(path: Path, value: dict[str, Any]) -> None:
     """As `write_json`, but NaN, too."""
     path.write_text(json.dumps({**value, "checksum": json_checksum(value)}))
