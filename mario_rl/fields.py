@@ -4,17 +4,17 @@ of its fields, and `storage.plain.from_plain` checks it:
     env_steps: Count
     returns: Annotated[np.ndarray, Array("float32", "slots")]
 
-Without more, an int fits into 64 bits, a float is finite, and a str can be written as UTF-8. A size
-such as "slots", which only the run's settings tell, stands as a word: for the length of an axis, or
-in an interval.
+Without more, an int fits into 64 bits, a float is finite and not huge, and a str can be written as
+UTF-8. A size such as "slots", which only the run's settings tell, stands as a word: for the length
+of an axis, or in an interval.
 """
 
 import re
 from dataclasses import dataclass
 from typing import Annotated
 
-FINITE = "(-inf, inf)"
-ANY_NUMBER = "[-inf, inf]"  # NaN, too
+FINITE = "[-1e100, 1e100]"  # with greater numbers the means of a figure overflow
+ANY_NUMBER = "[-inf, inf]"  # infinite, NaN or FINITE
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ COLUMN_NAME = Matching("[A-Za-z0-9_./-]{1,100}", "1 to 100 letters, digits, '_',
 Count = Annotated[int, Within("[0, 1e15]")]
 Number = Annotated[int, Within("[1, 1e15]")]  # of something that is counted from 1
 Share = Annotated[float, Within("[0, 1]")]
-Positive = Annotated[float, Within("[0, inf)")]
+Positive = Annotated[float, Within("[0, 1e100]")]
+Hours = Annotated[float, Within("[0, 1e7]")]  # a thousand years
 AnyFloat = Annotated[float, Within(ANY_NUMBER)]
 Checksum = Annotated[int, Within("[0, 4294967295]")]  # CRC-32
 RunName = Annotated[str, RUN_NAME]

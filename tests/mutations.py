@@ -17,7 +17,7 @@ import torch
 from mario_rl.agent.adam_state import AdamState, Group, Moments
 from mario_rl.agent.epsilon_greedy import EpsilonGreedyState
 from mario_rl.config import Config, settings
-from mario_rl.fields import ANY_NUMBER, Array, Items, Matching, Within, matches
+from mario_rl.fields import ANY_NUMBER, FINITE, Array, Items, Matching, Within, matches
 from mario_rl.settings import choices_of, contains
 from mario_rl.storage.checkpoint import _fingerprint
 from mario_rl.storage.files import _checksum as json_checksum
@@ -123,16 +123,16 @@ def wrong_values(kind: Any, sizes: Mapping[str, Any], rule: Any = None) -> list[
         return [*values, 5, True, *TEXTS, *names]
     assert kind in (int, float), f"no wrong values are known for {kind}"
     values += ["text", "1", True, torch.zeros(3)]
-    interval = "(-inf, inf)" if kind is float else "[-9e18, 9e18]"
+    interval = FINITE if kind is float else "[-9e18, 9e18]"
     if isinstance(rule, Within):
         interval = rule.interval
     if interval == ANY_NUMBER:
-        return values
+        return [*values, 1e101, 10**400]
     values += [float("nan"), float("inf"), -float("inf"), 10**400]
     values += [0.5] if kind is int else []
     words = interval[1:-1].replace(" ", "").split(",")
     bounds = [sizes[w] if w in sizes else int(float(w)) for w in words if "inf" not in w]
-    for number in (-1, *HUGE, *(bound + step for bound in bounds for step in (-1, 0, 1))):
+    for number in (-1, *HUGE, 10**101, *(bound + step for bound in bounds for step in (-1, 0, 1))):
         if not contains(interval, kind(number), sizes):
             values.append(kind(number))
     return values

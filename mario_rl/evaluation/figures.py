@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mario_rl.config import FULL_GAME
-from mario_rl.fields import Count, Positive, Share
+from mario_rl.fields import Count, Hours, Positive, Share
 from mario_rl.games.interface import Episode
 
 
@@ -18,7 +18,7 @@ class Evaluation:
     env_steps: Count
     updates: Count
     episodes: Count  # of training
-    hours: Positive  # of training
+    hours: Hours  # of training
     eval_episodes: Count
     clears: Count  # episodes that cleared a stage
     clear_rate: Share

@@ -32,6 +32,7 @@ from mario_rl.fields import (
     Checksum,
     Count,
     FileName,
+    Hours,
     Positive,
     Share,
     Within,
@@ -78,7 +79,7 @@ EPISODES = Table(
     "episodes",
     "episode",
     {
-        "episode": Count, "env_steps": Count, "hours": Positive, "env": Count, "epsilon": Positive,
+        "episode": Count, "env_steps": Count, "hours": Hours, "env": Count, "epsilon": Positive,
         "episode_return": float, "length_steps": Count, "max_x": Count, "world": Count,
         "stage": Count, "stages_cleared": Count, "game_score": Count, "coins": Count,
         "time_left": Count, "outcome": Literal[OUTCOMES], "start_step": Count,
@@ -89,7 +90,7 @@ UPDATES = Table(
     "updates",
     "train",
     {
-        "env_steps": Count, "updates": Count, "episodes": Count, "hours": Positive,
+        "env_steps": Count, "updates": Count, "episodes": Count, "hours": Hours,
         "loss": AnyFloat, "td_error": AnyFloat, "q_value": AnyFloat, "grad_norm": AnyFloat,
         "epsilon": Positive, "importance_exponent": Share, "env_steps_per_s": Positive,
         "updates_per_s": Positive, "memory_bytes": Count, "gpu_reserved_bytes": Count,
@@ -100,7 +101,7 @@ EVALUATIONS = Table(
     "evaluations",
     "evaluation",
     {
-        "env_steps": Count, "updates": Count, "episodes": Count, "hours": Positive,
+        "env_steps": Count, "updates": Count, "episodes": Count, "hours": Hours,
         "eval_episodes": Count, "clears": Count, "clear_rate": Share, "clear_rate_low": Share,
         "clear_rate_high": Share, "mean_return": float, "mean_x": Positive, "max_x": Count,
         "mean_game_score": Positive, "mean_stages_cleared": Positive, "furthest_world": Count,

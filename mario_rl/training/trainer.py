@@ -19,7 +19,7 @@ from mario_rl.agent.learner import Learner
 from mario_rl.agent.schedules import importance_exponent, learning_rate
 from mario_rl.config import Config
 from mario_rl.errors import Diverged, UserError
-from mario_rl.fields import AnyFloat, ColumnName, Count, Items, Positive
+from mario_rl.fields import AnyFloat, ColumnName, Count, Hours, Items
 from mario_rl.games.interface import Episode
 from mario_rl.replay.n_step import AllPending, NStepAccumulator, Transitions
 from mario_rl.replay.prioritized import PrioritizedReplay, ReplayState
@@ -40,7 +40,7 @@ class TrainerState:
     updates: Count
     episodes: Count
     furthest: tuple[Count, Count, Count]
-    hours: Positive
+    hours: Hours
     recent_returns: list[float]
     # Of the updates since the last row of updates.csv
     metrics: dict[ColumnName, Annotated[list[AnyFloat], Items("[1, 1e9]")]]
