@@ -5,7 +5,6 @@ import importlib.metadata
 import math
 import os
 import platform
-import resource
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,11 @@ def available_memory_bytes() -> int:
     """Free memory: of this machine or, if that is less, what the limits of this process leave it:
     those of its control groups (containers, SLURM) and of `ulimit -v`."""
     available = min(psutil.virtual_memory().available, cgroups.free_memory_bytes())
-    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if address_space != resource.RLIM_INFINITY:
-        available = min(available, max(0, address_space - psutil.Process().memory_info().vms))
+    if hasattr(psutil, "RLIMIT_AS"):  # not on macOS
+        process = psutil.Process()
+        address_space, _ = process.rlimit(psutil.RLIMIT_AS)
+        if address_space != psutil.RLIM_INFINITY:
+            available = min(available, max(0, address_space - process.memory_info().vms))
     return int(available)
 
 
