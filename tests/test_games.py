@@ -242,6 +242,7 @@ def failing_starts(monkeypatch, *failures, error=REFUSAL):
 def test_a_start_that_fails_leaves_no_process_behind(monkeypatch, error, kind, says):
     resource_tracker.ensure_running()
     before = set(psutil.Process().children())
+    gc.collect()  # what earlier tests left open
     pipes = open_pipes()
     failing_starts(monkeypatch, 1, error=error)
     with pytest.raises(kind, match=says):
