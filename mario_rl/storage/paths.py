@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from mario_rl.errors import RunInUse, UserError
-from mario_rl.storage.files import make_directory
+from mario_rl.errors import UserError
+from mario_rl.storage.run_lock import RunLock
 
 MAX_RUN_NAME = 80  # characters
 _RUN_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_NAME - 1}}}")
@@ -73,24 +71,17 @@ class RunPaths:
         raise UserError(f"no run {self.run_name!r}: there are {', '.join(runs[:10])}{more}")
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Held while a process trains this run; the system frees it if the process dies.
+    def lock(self) -> Iterator[RunLock]:
+        """Held while a process trains this run. It must `confirm` the lock before it writes.
 
         Raises:
             RunInUse: if another process holds it.
         """
-        make_directory(self.checkpoints)
-        lock = FileLock(self.checkpoints / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunInUse(
-                f"run {self.run_name!r} is being trained by another process; "
-                "wait for it, or choose another --run-name"
-            ) from None
+        lock = RunLock(self.checkpoints, self.run_name)
+        lock.take()
         try:
             self._remove_leftovers()
-            yield
+            yield lock
         finally:
             lock.release()
 

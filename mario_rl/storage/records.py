@@ -25,7 +25,7 @@ import pandas as pd
 
 from mario_rl.console import warn
 from mario_rl.errors import DamagedFile, UserError
-from mario_rl.storage.files import atomic_write, read_json, write_json
+from mario_rl.storage.files import atomic_write, read_json, sync_file, write_json
 
 CHECKSUMS = "checksums.json"  # of the CSV files in the same folder
 
@@ -172,7 +172,7 @@ class RecordLog:
 
     def sync(self) -> None:
         """Force everything that was flushed to the disk."""
-        os.fsync(self._file.fileno())
+        sync_file(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
