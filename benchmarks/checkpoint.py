@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,10 @@ def main() -> None:
         for number in range(ROUNDS):
             new_rows = INTERVAL_STEPS // trainer.replay.ring.num_envs
             rows = trainer.replay.ring.rows
-            store._segments[-1]["end_row"] = rows.stop - new_rows
+            store._segments[-1] = replace(store._segments[-1], end_row=rows.stop - new_rows)
             undisturbed = _seconds(lambda: train(trainer, ROUND_STEPS))
             rows = trainer.replay.ring.rows
-            store._segments[-1]["end_row"] = rows.stop - new_rows
+            store._segments[-1] = replace(store._segments[-1], end_row=rows.stop - new_rows)
             started = time.perf_counter()
             saver.begin()
             blocked.append(time.perf_counter() - started)

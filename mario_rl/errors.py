@@ -1,5 +1,24 @@
 """The exceptions that end a script with one line."""
 
+_SHOWN = 80  # characters of a value
+
+
+def shown(value: object) -> str:
+    """A value from outside, for a message: short, in one line, without control characters."""
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python would refuse to write it
+        return "an endless number"
+    empty = isinstance(value, list | tuple | dict) and not value
+    if not empty and value is not None and not isinstance(value, bool | int | float | str):
+        return f"a {type(value).__name__}"
+    text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def first_line(error: Exception) -> str:
+    """Why something failed, when the error comes from a library and may be long."""
+    lines = str(error).splitlines() or [""]
+    return f"{lines[0] or type(error).__name__:.120}"
+
 
 class UserError(Exception):
     """One line that names the flag or file at fault and the way out.

@@ -2,10 +2,12 @@
 
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import Field, field
+from types import MappingProxyType
 from typing import Any, Literal
 
-from mario_rl.errors import UserError
+from mario_rl.errors import UserError, shown
 from mario_rl.registry import Registry
 
 # What becomes invalid when a setting changes:
@@ -76,16 +78,25 @@ def check(item: Field[Any], value: Any) -> None:
     flag, kind = flag_of(item.name), value_type(item)
     accepted = (int, float) if kind is float else (kind,)
     if type(value) not in accepted:  # a bool is not a number here
-        raise UserError(f"{flag} {value!r:.80}: must be of type {kind.__name__}")
+        raise UserError(f"{flag} {shown(value)}: must be of type {kind.__name__}")
+    if type(value) is int:
+        require(abs(value) < 2**63, f"{flag} {shown(value)}: must be less than 2**63")
     if choices := choices_of(item):
-        require(value in choices, f"{flag} {value!r:.80}: choose from {', '.join(choices)}")
+        require(value in choices, f"{flag} {shown(value)}: choose from {', '.join(choices)}")
     if interval := item.metadata["interval"]:
         require(contains(interval, value), f"{flag} {value}: must be in {interval}")
 
 
-def contains(interval: str, value: float) -> bool:
-    """Whether a value lies in an interval written as in "(0, 1]"; NaN lies in none."""
-    low, high = (float(bound) for bound in interval[1:-1].split(","))
+def contains(interval: str, value: float, sizes: Mapping[str, Any] = MappingProxyType({})) -> bool:
+    """Whether a value lies in an interval written as in "(0, 1]"; NaN lies in none.
+
+    Args:
+        sizes: the values of words that stand for a bound; an unknown word is none.
+    """
+    low, high = (
+        float(sizes.get(bound, "inf" if bound.isidentifier() else bound))
+        for bound in interval[1:-1].replace(" ", "").split(",")
+    )
     above = value >= low if interval[0] == "[" else value > low
     below = value <= high if interval[-1] == "]" else value < high
     return above and below

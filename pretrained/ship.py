@@ -33,6 +33,7 @@ def main() -> None:
     from mario_rl.reports.playback import Request, evaluate_model
     from mario_rl.storage.files import read_json
     from mario_rl.storage.paths import RunPaths
+    from mario_rl.storage.plain import from_plain
 
     paths = RunPaths(args.output_dir, args.run_name)
     model = SavedModel.load(paths.model)
@@ -44,7 +45,7 @@ def main() -> None:
 
     report = evaluate_model(Request(path, Path(args.output_dir), episodes=EPISODES), say)
     # The games that chose a model flatter it.
-    replace(shipped, evaluation=Evaluation.from_dict(report["evaluation"])).save(path)
+    replace(shipped, evaluation=from_plain(Evaluation, report["evaluation"])).save(path)
     report["model"] = path.name
     report["training"] = {
         **{

@@ -27,6 +27,7 @@ from mario_rl.games.interface import (
     Status,
 )
 from mario_rl.games.serial import SerialGames
+from mario_rl.storage.plain import from_plain
 
 NUM_ACTIONS = 3
 
@@ -362,4 +363,4 @@ def test_an_evaluation_describes_itself():
     assert (evaluation.cleared("1-1"), evaluation.cleared("full")) == (
         "50% cleared", "1.00 stages a game"
     )  # fmt: skip
-    assert Evaluation.from_dict({**asdict(evaluation), "is_best": 1}) == evaluation
+    assert from_plain(Evaluation, asdict(evaluation)) == evaluation

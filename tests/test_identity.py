@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from scripts import ROOT, call
 
-from mario_rl.agent.saved_model import Lineage, SavedModel
+from mario_rl.agent.saved_model import SavedModel
 from mario_rl.errors import UserError
 from mario_rl.machine import resident_memory_bytes
 from mario_rl.reports import playback
 from mario_rl.storage.checkpoint import CheckpointStore
-from mario_rl.storage.files import read_json, reserved
+from mario_rl.storage.files import reserved
 from mario_rl.storage.paths import RunPaths
 from mario_rl.training.continuation import create_iteration, find_best_model
+from mario_rl.training.description import read_description
 from mario_rl.training.state import RunState
 
 OTHER_ID = "0" * 32
@@ -67,7 +68,7 @@ def lineages(paths):
     """What each file of a run says it is."""
     store = CheckpointStore(paths.checkpoints)
     yield store.load(RunState.from_file).state.lineage
-    yield Lineage.from_dict(read_json(paths.run_json)["lineage"])
+    yield read_description(paths).lineage
     if paths.model.exists():
         yield SavedModel.load(paths.model).lineage
 

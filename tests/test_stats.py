@@ -4,15 +4,17 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
 
 from mario_rl.errors import DamagedFile, UserError
+from mario_rl.fields import Within
 from mario_rl.storage import records
 from mario_rl.storage.files import atomic_write
 from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.plain import plain_type
 from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.records import (
     EPISODES,
@@ -43,7 +45,9 @@ def make_row(table: Table, number: int) -> dict[str, Any]:
     row = {}
     for i, (name, kind) in enumerate(table.columns.items()):
         value = 100 * number + i
-        row[name] = {int: value, float: value + 0.5, str: f"outcome {value}"}[kind]
+        row[name] = {int: value, float: value + 0.5, str: "stall"}[plain_type(kind)]
+        if Within("[0, 1]") in get_args(kind):
+            row[name] = plain_type(kind)(0.5)
     return row
 
 
@@ -70,6 +74,7 @@ def test_round_trip(table, path):
     assert frame.to_dict("records") == written
     kinds = {int: "i", float: "f"}
     for name, kind in table.columns.items():
+        kind = plain_type(kind)
         if kind is str:
             assert pd.api.types.is_string_dtype(frame[name])
         else:
@@ -105,11 +110,11 @@ def test_floats_keep_six_digits(path):
 
 
 def test_values_that_are_no_numbers_survive(path):
-    write(path, EPISODE | dict(hours=float("nan"), epsilon=float("inf"), outcome='a, "b"'))
-    row = rows(path)[0]
-    assert row["hours"] != row["hours"]
-    assert row["epsilon"] == float("inf")
-    assert row["outcome"] == 'a, "b"'
+    row = make_row(UPDATES, 1) | dict(td_error=float("nan"), grad_norm=float("inf"))
+    write(path, row, table=UPDATES)
+    row = rows(path, UPDATES)[0]
+    assert row["td_error"] != row["td_error"]
+    assert row["grad_norm"] == float("inf")
 
 
 @by_table

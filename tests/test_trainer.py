@@ -242,7 +242,7 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, inherited, stop_aft
         config,
         tmp_path,
         "parts",
-        {name: content.numpy().tobytes() for name, content in state.progress.records.items()},
+        {name: content.tobytes() for name, content in state.progress.records.items()},
         state.progress.trainer.env_steps,
     )
     resumed.learner.load_state(state.learner)

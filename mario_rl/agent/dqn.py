@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from mario_rl.agent.adam_state import check_adam_state
 from mario_rl.agent.learner import LearnerState, Update
-from mario_rl.agent.network import DuelingNetwork, to_tensor
+from mario_rl.agent.network import DuelingNetwork, load_weights, to_tensor
 from mario_rl.config import LearnerConfig
 from mario_rl.registry import LOSSES
 from mario_rl.replay.prioritized import Batch
@@ -178,12 +179,11 @@ class DQN:
         return self._thread.submit(copy_the_rest)  # after the update under way
 
     def load_state(self, state: LearnerState) -> None:
-        self.online_net.load_state_dict(state.online_net)
-        self.target_net.load_state_dict(state.target_net or state.online_net)
-        self.acting_net.load_state_dict(state.acting_net or state.online_net)
-        self.average_net.load_state_dict(state.average_net or state.online_net)
+        for name in ("online_net", "target_net", "acting_net", "average_net"):
+            load_weights(getattr(self, name), getattr(state, name) or state.online_net, name)
         self._averaged_updates = state.averaged_updates
         if state.optimizer is not None:
+            check_adam_state(state.optimizer, self._optimizer, "optimizer")
             self._optimizer.load_state_dict(state.optimizer)
         if state.update is not None:
             self._under_way = Future()

@@ -6,15 +6,29 @@ decisions that is drawn from a Zipf distribution (epsilon-z-greedy, Dabney et al
 over a high pipe takes A held for several decisions. Deviation: that number is at most 32.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 
 from mario_rl.agent.schedules import linear
 from mario_rl.config import EVALUATION_EPSILON, ExplorationConfig
+from mario_rl.fields import Array
+from mario_rl.storage.generator_state import GeneratorState
+from mario_rl.storage.plain import from_plain, to_plain
 
 _ZIPF_EXPONENT = 2.0
 _MAX_HOLD_STEPS = 32
+
+
+@dataclass(frozen=True)
+class EpsilonGreedyState:
+    """What the future of N games depends on."""
+
+    rng: GeneratorState
+    actions: Annotated[np.ndarray, Array("int64", "num_envs", "[0, inf)")]
+    # Of holding the action
+    steps_left: Annotated[np.ndarray, Array("int64", "num_envs", f"[0, {_MAX_HOLD_STEPS}]")]
 
 
 class EpsilonGreedy:
@@ -61,13 +75,12 @@ class EpsilonGreedy:
         return np.where(explores, self._actions, q_values.argmax(axis=1))
 
     def state(self) -> dict[str, Any]:
-        return {
-            "rng": self.rng.bit_generator.state,
-            "actions": self._actions,
-            "steps_left": self._steps_left,
-        }
+        rng = GeneratorState.of(self.rng)
+        return to_plain(EpsilonGreedyState(rng, self._actions, self._steps_left))
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.rng.bit_generator.state = state["rng"]
-        self._actions[:] = state["actions"]
-        self._steps_left[:] = state["steps_left"]
+        sizes = {"num_envs": self._config.num_envs}
+        loaded: EpsilonGreedyState = from_plain(EpsilonGreedyState, state, sizes=sizes)
+        loaded.rng.restore(self.rng)
+        self._actions[:] = loaded.actions
+        self._steps_left[:] = loaded.steps_left

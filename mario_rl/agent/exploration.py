@@ -4,6 +4,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mario_rl.config import Config
+from mario_rl.errors import first_line
+from mario_rl.games.actions import action_names
+from mario_rl.registry import EXPLORATIONS
+from mario_rl.storage.plain import check_numbers
+
 
 class Exploration(Protocol):
     """Chooses the actions of N training games.
@@ -31,4 +37,23 @@ class Exploration(Protocol):
         """Everything that its future depends on except its config, as arrays and plain values."""
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over a state."""
+        """Take over a state, which may come from anywhere. If it does not fit, raise an error."""
+
+
+def check_exploration(config: Config, state: dict[str, Any]) -> None:
+    """Find out whether the scheme of this config takes over the state, and chooses actions that
+    there are.
+
+    Raises:
+        ValueError: names the field that does not fit, if the scheme does.
+    """
+    num_envs, num_actions = config.exploration.num_envs, len(action_names(config.env.action_set))
+    scheme = EXPLORATIONS.get(config.exploration.exploration)
+    exploration: Exploration = scheme(config.exploration, np.random.SeedSequence(0))
+    try:
+        exploration.load_state(state)
+        none = np.zeros(num_envs, dtype=np.bool_)
+        actions = exploration.choose(np.zeros((num_envs, num_actions), np.float32), 0, none)
+        check_numbers(actions, f"[0, {num_actions})", "actions")
+    except Exception as error:  # what a scheme raises is its own affair
+        raise ValueError(first_line(error)) from None

@@ -6,25 +6,28 @@ weights from before the update, so the games do not depend on when it is done.
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
 
-from mario_rl.agent.network import DuelingNetwork
+from mario_rl.agent.network import DuelingNetwork, Weights, build_network
+from mario_rl.config import Config
+from mario_rl.errors import first_line
+from mario_rl.fields import AnyFloat, Array, ColumnName, Count
+from mario_rl.registry import LEARNERS
 from mario_rl.replay.prioritized import Batch
-
-Weights = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Update:
     """The result of an update."""
 
-    slots: np.ndarray  # int64 [B], of its transitions in the replay
-    drawn_at: int  # rows that the replay had written when they were drawn
-    td_errors: np.ndarray  # float32 [B], target - Q: the new priorities
-    metrics: dict[str, float] = field(default_factory=dict)  # "loss", and others to record
+    slots: Annotated[np.ndarray, Array("int64", "batch", "[0, slots)")]  # in the replay
+    drawn_at: Count  # rows that the replay had written when they were drawn
+    # target - Q: the new priorities
+    td_errors: Annotated[np.ndarray, Array("float32 float64", "batch")]
+    metrics: dict[ColumnName, AnyFloat] = field(default_factory=dict)  # "loss", others to record
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class LearnerState:
     target_net: Weights | None = None
     acting_net: Weights | None = None
     average_net: Weights | None = None
-    averaged_updates: int = 0
-    optimizer: dict[str, Any] | None = None
+    averaged_updates: Count = 0
+    optimizer: dict[str, Any] | None = None  # the learner's own
     update: Update | None = None  # done, and not fetched yet
 
 
@@ -73,4 +76,23 @@ class Learner(Protocol):
         """Begin to copy the state, as it is after the running update. Does not wait."""
 
     def load_state(self, state: LearnerState) -> None:
-        """Take over a state."""
+        """Take over a state.
+
+        Raises:
+            ValueError: names the field that does not fit. The state may come from anywhere; its
+                types are right, as `LearnerState` declares them.
+        """
+
+
+def check_learner(config: Config, state: LearnerState) -> None:
+    """Find out whether a learner of this config takes over the state.
+
+    Raises:
+        ValueError: names the field that does not fit.
+    """
+    algorithm = LEARNERS.get(config.learner.learner)
+    learner: Learner = algorithm(build_network(config), config.learner)
+    try:
+        learner.load_state(state)
+    except Exception as error:  # what a learner raises is its own affair
+        raise ValueError(first_line(error)) from None

@@ -4,6 +4,8 @@ For each action the network predicts quantiles of the return (Dabney et al. 2018
 their mean is the Q-value.
 """
 
+from typing import Annotated
+
 import cv2
 import numpy as np
 import torch
@@ -11,7 +13,11 @@ from torch import nn
 from torch.nn import functional
 
 from mario_rl.config import FRAME_SHAPE, STACK, Config
+from mario_rl.fields import Array
 from mario_rl.games.actions import action_names
+
+# Of a network, by name. Shipped models have half precision.
+Weights = dict[str, Annotated[torch.Tensor, Array("float32 float16")]]
 
 _FIRST_STRIDE = 4
 
@@ -90,6 +96,24 @@ def build_network(config: Config, trunk_dtype: torch.dtype = torch.float32) -> D
         config.learner.network_width,
         config.learner.num_quantiles,
     )
+
+
+def load_weights(network: DuelingNetwork, weights: Weights, where: str) -> None:
+    """Take over weights.
+
+    Args:
+        where: the name of their field.
+
+    Raises:
+        ValueError: names a tensor that does not fit the network.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    for name in sorted(weights.keys() ^ expected.keys()):
+        raise ValueError(f"{where}.{name:.80} is {'missing' if name in expected else 'unknown'}")
+    for name, shape in expected.items():
+        if (found := tuple(weights[name].shape)) != shape:
+            raise ValueError(f"{where}.{name} has the shape {found}, and must have {shape}")
+    network.load_state_dict(weights)
 
 
 def to_tensor(obs: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mario_rl.errors import UserError
+from mario_rl.errors import UserError, shown
 
 # A link to pretrained/ at the top of the checkout; a wheel holds the files themselves.
 _FOLDER = Path(__file__).parents[1] / "pretrained"
@@ -19,7 +19,7 @@ def shipped_model(name: str) -> Path:
     """
     names = sorted(path.stem for path in _FOLDER.glob("*.pth"))
     if name not in names:
-        raise UserError(f"no shipped model is called {name!r}; there are {', '.join(names)}")
+        raise UserError(f"no shipped model is called {shown(name)}; there are {', '.join(names)}")
     return _FOLDER / f"{name}.pth"
 
 
@@ -36,4 +36,6 @@ def model_file(path: str) -> Path:
     try:
         return shipped_model(path)
     except UserError as error:
+        if file.exists():  # a directory or a pipe: whoever reads it will say so
+            return file
         raise UserError(f"{path}: no such file, and {error}") from None

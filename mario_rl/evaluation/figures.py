@@ -1,13 +1,13 @@
 """How well a policy plays: the figures of its episodes, and which of two policies is better."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mario_rl.config import FULL_GAME
+from mario_rl.fields import Count, Positive, Share
 from mario_rl.games.interface import Episode
 
 
@@ -15,27 +15,22 @@ from mario_rl.games.interface import Episode
 class Evaluation:
     """The figures of one evaluation, and how far the policy had been trained."""
 
-    env_steps: int
-    updates: int
-    episodes: int  # of training
-    hours: float  # of training
-    eval_episodes: int
-    clears: int  # episodes that cleared a stage
-    clear_rate: float
-    clear_rate_low: float  # Wilson 95 % interval
-    clear_rate_high: float
+    env_steps: Count
+    updates: Count
+    episodes: Count  # of training
+    hours: Positive  # of training
+    eval_episodes: Count
+    clears: Count  # episodes that cleared a stage
+    clear_rate: Share
+    clear_rate_low: Share  # Wilson 95 % interval
+    clear_rate_high: Share
     mean_return: float
-    mean_x: float  # pixels
-    max_x: int  # pixels
-    mean_game_score: float
-    mean_stages_cleared: float
-    furthest_world: int
-    furthest_stage: int
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Evaluation":
-        """From a dictionary that may have other entries, too."""
-        return cls(**{item.name: values[item.name] for item in fields(cls)})
+    mean_x: Positive  # pixels
+    max_x: Count  # pixels
+    mean_game_score: Positive
+    mean_stages_cleared: Positive
+    furthest_world: Count
+    furthest_stage: Count
 
     @property
     def rank(self) -> tuple[float, float]:

@@ -1,8 +1,10 @@
 """Sums rewards into n-step transitions (Sutton 1988); they are shorter at an episode's end."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+
+from mario_rl.fields import Action, Items, Slot
 
 
 class Transition(NamedTuple):
@@ -32,7 +34,11 @@ class Transitions(NamedTuple):
         return cls(*map(np.array, columns, dtypes))
 
 
-Pending = tuple[int, int, float]  # a `PendingStep` in a checkpoint
+Pending = tuple[Slot, Action, float]  # a `PendingStep` in a checkpoint
+# The pending steps of each game.
+AllPending = Annotated[
+    list[Annotated[list[Pending], Items("[0, n_step)")]], Items("[num_envs, num_envs]")
+]
 
 
 class PendingStep(NamedTuple):
@@ -77,11 +83,11 @@ class NStepAccumulator:
             del pending[0]
         return completed
 
-    def state(self) -> list[list[Pending]]:
+    def state(self) -> AllPending:
         """The pending steps of each game, as plain tuples."""
         return [
             [(step.slot, step.action, step.reward) for step in steps] for steps in self._pending
         ]
 
-    def load_state(self, pending: list[list[Pending]]) -> None:
+    def load_state(self, pending: AllPending) -> None:
         self._pending = [[PendingStep(*step) for step in steps] for steps in pending]

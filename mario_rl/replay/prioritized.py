@@ -8,12 +8,13 @@ run, at least 1; 2. importance weights are divided by the greatest of the batch.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 
-from mario_rl.config import STACK, ReplayConfig
+from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
+from mario_rl.fields import Array, Count, Within
 from mario_rl.replay.frame_ring import FrameRing
 from mario_rl.replay.n_step import Transitions
 from mario_rl.replay.sum_tree import SumTree
@@ -39,14 +40,39 @@ class Batch(NamedTuple):
 class ReplayState:
     """Everything except the frames. The arrays have an entry for each slot."""
 
-    age: np.ndarray  # uint8
-    actions: np.ndarray  # uint8
-    returns: np.ndarray  # float32
-    discounts: np.ndarray  # float32
-    steps: np.ndarray  # uint8
-    priorities: np.ndarray  # float64
-    max_priority: float
-    rows_written: int
+    age: Annotated[np.ndarray, Array("uint8", "slots", "[0, 3]")]
+    actions: Annotated[np.ndarray, Array("uint8", "slots", "[0, num_actions)")]
+    returns: Annotated[np.ndarray, Array("float32", "slots")]
+    discounts: Annotated[np.ndarray, Array("float32", "slots", "[0, 1]")]
+    steps: Annotated[np.ndarray, Array("uint8", "slots", "[0, 32]")]
+    # No more than the greatest float32, so that their sum is finite.
+    priorities: Annotated[np.ndarray, Array("float64", "slots", "[0, 3.5e38]")]
+    max_priority: Annotated[float, Within("[1, 3.5e38]")]
+    rows_written: Count
+
+    def check(self, num_envs: int, frames: list[tuple[int, np.ndarray]]) -> None:
+        """
+        Args:
+            frames: as for `FrameRing.load`.
+
+        Raises:
+            ValueError: names the field that does not fit the others or the frames.
+        """
+        num_rows = len(self.age) // num_envs
+        if self.priorities[self.rows_written * num_envs :].any():
+            raise ValueError(
+                f"priorities are set where, by rows_written {self.rows_written}, nothing is"
+            )
+        needed = max(0, self.rows_written - num_rows)
+        first, end = (frames[0][0], frames[-1][0] + len(frames[-1][1])) if frames else (0, 0)
+        if first > needed or end != self.rows_written:
+            raise ValueError(
+                f"rows_written is {self.rows_written}, and the frames are those of the rows from "
+                f"{first} to {end - 1}"
+            )
+        for _, block in frames:
+            if block.shape[1:] != (num_envs, *FRAME_SHAPE):
+                raise ValueError(f"the frames have the shape {block.shape[1:]} in each row")
 
 
 class PrioritizedReplay:

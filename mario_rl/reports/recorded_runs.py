@@ -10,7 +10,6 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -18,8 +17,11 @@ from mario_rl.config import FULL_GAME, Config
 from mario_rl.console import warn
 from mario_rl.errors import UserError
 from mario_rl.storage.files import read_json
+from mario_rl.storage.lineage import Lineage
 from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.plain import read_as
 from mario_rl.storage.records import CHECKSUMS, EPISODES, EVALUATIONS, UPDATES, read_records
+from mario_rl.training.description import read_description
 
 # About the length of a stage. In the few that are longer, `position` stops growing here.
 STAGE_WIDTH_PX = 3_400
@@ -131,29 +133,17 @@ def read_run(name: str, output_dir: str | Path = ".") -> RecordedRun:
     missing = _missing(paths)
     for path in missing:
         _warn_once(f"{path} is missing")
-    settings = read_json(paths.config_json)
-    no_lineage: dict[str, Any] = {"iteration": 1, "parents": []}
-    description = (
-        {"lineage": no_lineage} if paths.run_json in missing else read_json(paths.run_json)
-    )
-    try:
-        config = Config.from_dict(settings)
-    except UserError as error:
-        raise UserError(f"{paths.config_json}: {error}") from None
-    try:
-        lineage = description["lineage"]
-        iteration = int(lineage["iteration"])
-        ancestors = tuple(str(parent["run_name"]) for parent in lineage["parents"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{paths.run_json} is damaged: it has no readable lineage") from None
+    config: Config = read_as(Config, read_json(paths.config_json), paths.config_json)
+    known = paths.run_json not in missing
+    lineage = read_description(paths).lineage if known else Lineage()
     episodes = read_records(paths.episodes_csv, EPISODES)
     episodes = _with_position(episodes.rename(columns={"episode": "episodes"}))
     from_start = episodes["start_step"] == 0
     return RecordedRun(
         name=name,
         config=config,
-        iteration=iteration,
-        ancestors=ancestors,
+        iteration=lineage.iteration,
+        ancestors=tuple(parent.run_name for parent in lineage.parents),
         episodes=episodes[from_start].reset_index(drop=True),
         retries=episodes[~from_start].reset_index(drop=True),
         updates=read_records(paths.updates_csv, UPDATES),

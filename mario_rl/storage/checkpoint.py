@@ -10,23 +10,61 @@ checkpoint before is used.
 """
 
 import contextlib
+import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 
 from mario_rl.console import warn
-from mario_rl.errors import DamagedFile, UserError
+from mario_rl.errors import DamagedFile, UserError, first_line
+from mario_rl.fields import Checksum, Count, FileName, Number, RunId
 from mario_rl.storage.files import atomic_write, read_json, write_json
+from mario_rl.storage.plain import read_as
 from mario_rl.storage.tensor_file import SCHEMA, check_schema, load_tensors, save_tensors
 
 KEPT_CHECKPOINTS = 3
 
 State = TypeVar("State")
+Frames = list[tuple[int, np.ndarray]]  # (first row, uint8 [rows, N, 84, 84]), oldest first
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """The file of the state, in a manifest."""
+
+    file: FileName
+    bytes: Count
+    crc32: Checksum
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A file of frames, in a manifest."""
+
+    first_row: Count
+    end_row: Count
+    file: FileName
+    bytes: Count
+    crc32: Checksum
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The JSON file of a checkpoint."""
+
+    schema: Number
+    state: StateFile
+    frames: list[Segment]  # oldest first
+    run_id: RunId | None = None  # None for a run of an older version
+
+    @property
+    def files(self) -> list[StateFile | Segment]:
+        return [self.state, *self.frames]
 
 
 @dataclass(frozen=True)
@@ -34,7 +72,7 @@ class Checkpoint(Generic[State]):
     """What `CheckpointStore.load` returns."""
 
     state: State
-    frames: list[tuple[int, np.ndarray]]  # (first row, uint8 [rows, N, 84, 84]), oldest first
+    frames: Frames
 
 
 class CheckpointStore:
@@ -47,7 +85,7 @@ class CheckpointStore:
         """
         self._directory = directory
         self._run_id = run_id
-        self._segments: list[dict[str, Any]] = []  # frames on disk that are still in the replay
+        self._segments: list[Segment] = []  # frames on disk that are still in the replay
         self._damaged: list[Path] = []
 
     def exists(self) -> bool:
@@ -57,7 +95,7 @@ class CheckpointStore:
         """The id of the run that saved the newest checkpoint; None if it has none."""
         for path in sorted(self._manifests(), key=_number, reverse=True):
             with contextlib.suppress(UserError):
-                return read_json(path).get("run_id")
+                return self._manifest(path).run_id
         return None
 
     def new_rows(self, rows: range) -> range:
@@ -65,12 +103,12 @@ class CheckpointStore:
         if not all(self._is_there(segment) for segment in self._segments):
             warn(f"files in {self._directory} are gone or changed; the next checkpoint has all")
             self._segments = []
-        first = self._segments[-1]["end_row"] if self._segments else 0
+        first = self._segments[-1].end_row if self._segments else 0
         return range(max(rows.start, first), rows.stop)
 
-    def _is_there(self, segment: dict[str, Any]) -> bool:
-        path = self._directory / segment["file"]
-        return path.is_file() and path.stat().st_size == segment["bytes"]
+    def _is_there(self, segment: Segment) -> bool:
+        path = self._directory / segment.file
+        return path.is_file() and path.stat().st_size == segment.bytes
 
     def save(
         self,
@@ -92,24 +130,17 @@ class CheckpointStore:
         """
         number = max((_number(path) for path in self._manifests()), default=0) + 1
         stem = f"{number:06}"
-        segments = [segment for segment in self._segments if segment["end_row"] > rows.start]
+        segments = [segment for segment in self._segments if segment.end_row > rows.start]
         try:
             if new_rows:
                 blocks = frames_of(new_rows)
                 path = self._directory / f"{stem}.frames.npy"
                 atomic_write(path, lambda file: _write_npy(file, blocks))
-                segments.append(
-                    {"first_row": new_rows.start, "end_row": rows.stop, **_fingerprint(path)}
-                )
+                segments.append(Segment(new_rows.start, rows.stop, **_fingerprint(path)))
             path = self._directory / f"{stem}.state.pt"
             save_tensors(path, "checkpoint", state)
-            manifest = {
-                "schema": SCHEMA,
-                "run_id": self._run_id,
-                "state": _fingerprint(path),
-                "frames": segments,
-            }
-            write_json(self._directory / f"{stem}.json", manifest)
+            manifest = Manifest(SCHEMA, StateFile(**_fingerprint(path)), segments, self._run_id)
+            write_json(self._directory / f"{stem}.json", asdict(manifest))
         except OSError as error:
             raise UserError(
                 f"cannot save a checkpoint in {self._directory}: {error.strerror}; "
@@ -118,19 +149,24 @@ class CheckpointStore:
         self._segments = segments
         self._prune()
 
-    def load(self, decode: Callable[[dict[str, Any]], State]) -> Checkpoint[State]:
+    def load(
+        self,
+        decode: Callable[[dict[str, Any]], State],
+        check_frames: Callable[[State, Frames], None] = lambda state, frames: None,
+    ) -> Checkpoint[State]:
         """The newest checkpoint whose files are intact.
 
         Args:
-            decode: turns what was saved into the state. It may raise
-                AttributeError, KeyError, TypeError or ValueError if that is damaged.
+            decode: turns what was saved into the state. It raises a ValueError that names the
+                field if that is damaged.
+            check_frames: raises a ValueError unless the frames are those of the state.
 
         Raises:
             UserError: if there is none.
         """
         for path in sorted(self._manifests(), key=_number, reverse=True):
             try:
-                checkpoint, self._segments = self._load(path, decode)
+                checkpoint, self._segments = self._load(path, decode, check_frames)
                 return checkpoint
             except DamagedFile as error:
                 warn(f"{error}; going back to the checkpoint before")
@@ -141,31 +177,61 @@ class CheckpointStore:
         )
 
     def _load(
-        self, path: Path, decode: Callable[[dict[str, Any]], State]
-    ) -> tuple[Checkpoint[State], list[dict[str, Any]]]:
-        manifest = read_json(path)
-        check_schema(path, manifest.get("schema"))
+        self,
+        path: Path,
+        decode: Callable[[dict[str, Any]], State],
+        check_frames: Callable[[State, Frames], None],
+    ) -> tuple[Checkpoint[State], list[Segment]]:
+        manifest = self._manifest(path)
+        for entry in manifest.files:
+            self._verify(entry)
+        state_path = self._directory / manifest.state.file
+        content = load_tensors(state_path, "checkpoint")
+        frames = [self._frames(path, segment) for segment in manifest.frames]
         try:
-            segments = manifest["frames"]
-            for entry in (manifest["state"], *segments):
-                self._verify(entry)
-            state = load_tensors(self._directory / manifest["state"]["file"], "checkpoint")
-            decoded = decode(state)
-            frames = [
-                (segment["first_row"], np.load(self._directory / segment["file"], mmap_mode="r"))
-                for segment in segments
-            ]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DamagedFile(f"{path} is damaged: {error!r:.80}") from None
-        self._run_id = manifest.get("run_id")
-        return Checkpoint(decoded, frames), segments
+            state = decode(content)
+            check_frames(state, frames)
+        except ValueError as error:
+            raise DamagedFile(f"{state_path} is damaged: {error}") from None
+        except UserError as error:
+            raise UserError(f"{state_path}: {error}") from None
+        self._run_id = manifest.run_id
+        return Checkpoint(state, frames), manifest.frames
 
-    def _verify(self, entry: dict[str, Any]) -> None:
-        path = self._directory / Path(entry["file"]).name
+    def _manifest(self, path: Path) -> Manifest:
+        content = read_json(path)
+        check_schema(path, content.get("schema"))
+        manifest: Manifest = read_as(Manifest, content, path)
+        for before, segment in itertools.pairwise(manifest.frames):
+            if segment.first_row != before.end_row:
+                raise DamagedFile(
+                    f"{path} is damaged: frames.first_row is {segment.first_row} after the end_row "
+                    f"{before.end_row}"
+                )
+        return manifest
+
+    def _verify(self, entry: StateFile | Segment) -> None:
+        path = self._directory / entry.file
         if not path.is_file():
             raise DamagedFile(f"{path} is missing")
-        if _fingerprint(path) != {key: entry[key] for key in ("file", "bytes", "crc32")}:
+        found = _fingerprint(path)
+        if (found["bytes"], found["crc32"]) != (entry.bytes, entry.crc32):
             raise DamagedFile(f"{path} is damaged: its checksum is wrong")
+
+    def _frames(self, manifest_path: Path, segment: Segment) -> tuple[int, np.ndarray]:
+        path = self._directory / segment.file
+        try:
+            frames = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
+        except (OSError, OverflowError, SyntaxError, TypeError, ValueError) as error:
+            raise DamagedFile(f"{path} is damaged: {first_line(error)}") from None
+        if frames.dtype != np.uint8 or frames.ndim != 4 or not frames.flags.c_contiguous:
+            raise DamagedFile(f"{path} is damaged: it holds {frames.dtype} {frames.shape}")
+        if len(frames) != segment.end_row - segment.first_row:
+            raise DamagedFile(
+                f"{manifest_path} is damaged: {segment.file} has {len(frames)} rows, which does "
+                f"not lead from its first_row to end_row {segment.end_row}"
+            )
+        return segment.first_row, frames
 
     def _manifests(self) -> list[Path]:
         return [p for p in self._directory.glob("*.json") if re.fullmatch(r"\d{6,}", p.stem)]
@@ -176,10 +242,9 @@ class CheckpointStore:
         needed = {path.name for path in kept}
         for path in kept:
             try:
-                manifest = read_json(path)
-                needed.update(entry["file"] for entry in (manifest["state"], *manifest["frames"]))
-            except (DamagedFile, KeyError, TypeError) as error:
-                warn(f"{path} is damaged: {error!r:.80}")
+                needed.update(entry.file for entry in self._manifest(path).files)
+            except UserError as error:
+                warn(str(error))
         for path in set(manifests) - set(kept):
             path.unlink()  # first, so that no checkpoint ever names a file that is gone
         for path in self._directory.iterdir():

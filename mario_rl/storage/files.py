@@ -5,13 +5,14 @@ import errno
 import itertools
 import json
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mario_rl.errors import DamagedFile, UserError
+from mario_rl.errors import DamagedFile, UserError, first_line
 
 # What file systems answer that cannot do this at all, such as CIFS, vboxsf and some of FUSE.
 _NOT_SUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -28,6 +29,24 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot create the folder {path}: {error.strerror}") from None
+
+
+def require_file(path: Path) -> None:
+    """
+    Raises:
+        UserError: if there is no file that can be read; it says what there is.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UserError(f"{path} is a directory, not a file")
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for a writer
+            raise UserError(f"{path} is not a regular file")
+        open(path, "rb").close()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a NUL byte in the path
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -133,8 +152,10 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("its checksum is wrong")
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path} is damaged: {error}") from None
+        raise DamagedFile(f"{path} is damaged: {first_line(error)}") from None
     return value
 
 

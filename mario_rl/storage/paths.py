@@ -1,16 +1,13 @@
 """Where a run's files lie."""
 
 import difflib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mario_rl.errors import UserError
+from mario_rl.errors import UserError, shown
+from mario_rl.fields import RUN_NAME, matches
 from mario_rl.storage.run_lock import RunLock
-
-MAX_RUN_NAME = 80  # characters
-_RUN_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_RUN_NAME - 1}}}")
 
 
 class RunPaths:
@@ -21,11 +18,8 @@ class RunPaths:
         Raises:
             UserError: if the name could not be a file name on every system, or leads elsewhere.
         """
-        if not _RUN_NAME.fullmatch(run_name):
-            raise UserError(
-                f"--run-name {run_name[:100]!r}: use 1 to {MAX_RUN_NAME} letters, digits, '.', '_' "
-                "and '-', beginning with a letter or digit"
-            )
+        if not matches(RUN_NAME, run_name):
+            raise UserError(f"--run-name {shown(run_name)}: use {RUN_NAME.rule}")
         self.output_dir = Path(output_dir)
         self.run_name = run_name
         self.model = self.output_dir / "models" / f"{run_name}.pth"

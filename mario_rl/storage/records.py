@@ -15,37 +15,62 @@ import io
 import math
 import os
 import re
+import warnings
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 
 from mario_rl.console import warn
-from mario_rl.errors import DamagedFile, UserError
+from mario_rl.errors import DamagedFile, UserError, first_line, shown
+from mario_rl.fields import (
+    COLUMN_NAME,
+    AnyFloat,
+    Checksum,
+    Count,
+    FileName,
+    Positive,
+    Share,
+    Within,
+    matches,
+)
+from mario_rl.games.interface import OUTCOMES
 from mario_rl.storage.files import atomic_write, read_json, sync_file, write_json
+from mario_rl.storage.plain import check_column, from_plain, plain_type, read_as
 
 CHECKSUMS = "checksums.json"  # of the CSV files in the same folder
 
-_COLUMN = re.compile(r"[A-Za-z0-9_./-]+")
+_NO_NUMBER = re.compile(rb"true|false|\0", re.IGNORECASE)  # pandas makes numbers of them
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Table:
-    """The columns that a CSV file always has, and their types."""
+    """The columns that a CSV file always has, and what they may hold."""
 
     name: str
     tag: str  # of its numbers in TensorBoard
-    columns: dict[str, type]
+    columns: dict[str, Any]  # types, as those of the fields of a record
     added: dict[str, Any] = field(default_factory=dict)  # missing in older files: their value
 
     @property
     def file(self) -> str:
         return f"{self.name}.csv"
+
+    @property
+    def header(self) -> bytes:
+        """The first line of a new file."""
+        return ",".join(self.columns).encode() + b"\n"
+
+    def begins(self, content: bytes) -> bool:
+        """Whether a file's content, if there is any, begins with the columns."""
+        first_line, newline, _ = with_added_columns(content, self).partition(b"\n")
+        names = first_line.decode(errors="replace").split(",")
+        return not content or (newline == b"\n" and set(names) >= self.columns.keys())
 
 
 # docs/files.md says what the columns mean.
@@ -53,10 +78,10 @@ EPISODES = Table(
     "episodes",
     "episode",
     {
-        "episode": int, "env_steps": int, "hours": float, "env": int, "epsilon": float,
-        "episode_return": float, "length_steps": int, "max_x": int, "world": int, "stage": int,
-        "stages_cleared": int, "game_score": int, "coins": int, "time_left": int, "outcome": str,
-        "start_step": int,
+        "episode": Count, "env_steps": Count, "hours": Positive, "env": Count, "epsilon": Positive,
+        "episode_return": float, "length_steps": Count, "max_x": Count, "world": Count,
+        "stage": Count, "stages_cleared": Count, "game_score": Count, "coins": Count,
+        "time_left": Count, "outcome": Literal[OUTCOMES], "start_step": Count,
     },
     added={"start_step": 0},
 )  # fmt: skip
@@ -64,23 +89,33 @@ UPDATES = Table(
     "updates",
     "train",
     {
-        "env_steps": int, "updates": int, "episodes": int, "hours": float, "loss": float,
-        "td_error": float, "q_value": float, "grad_norm": float, "epsilon": float,
-        "importance_exponent": float, "env_steps_per_s": float, "updates_per_s": float,
-        "memory_bytes": int, "gpu_reserved_bytes": int, "gpu_peak_bytes": int,
+        "env_steps": Count, "updates": Count, "episodes": Count, "hours": Positive,
+        "loss": AnyFloat, "td_error": AnyFloat, "q_value": AnyFloat, "grad_norm": AnyFloat,
+        "epsilon": Positive, "importance_exponent": Share, "env_steps_per_s": Positive,
+        "updates_per_s": Positive, "memory_bytes": Count, "gpu_reserved_bytes": Count,
+        "gpu_peak_bytes": Count,
     },
 )  # fmt: skip
 EVALUATIONS = Table(
     "evaluations",
     "evaluation",
     {
-        "env_steps": int, "updates": int, "episodes": int, "hours": float, "eval_episodes": int,
-        "clears": int, "clear_rate": float, "clear_rate_low": float, "clear_rate_high": float,
-        "mean_return": float, "mean_x": float, "max_x": int, "mean_game_score": float,
-        "mean_stages_cleared": float, "furthest_world": int, "furthest_stage": int, "is_best": int,
+        "env_steps": Count, "updates": Count, "episodes": Count, "hours": Positive,
+        "eval_episodes": Count, "clears": Count, "clear_rate": Share, "clear_rate_low": Share,
+        "clear_rate_high": Share, "mean_return": float, "mean_x": Positive, "max_x": Count,
+        "mean_game_score": Positive, "mean_stages_cleared": Positive, "furthest_world": Count,
+        "furthest_stage": Count, "is_best": Annotated[int, Within("[0, 1]")],
     },
 )  # fmt: skip
 TABLES = (EPISODES, UPDATES, EVALUATIONS)
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """An entry of checksums.json, for the beginning of a file."""
+
+    bytes: Count
+    crc32: Checksum
 
 
 class RecordLog:
@@ -127,8 +162,8 @@ class RecordLog:
         """Add a row, which `flush` writes. Columns that are missing are added to all rows."""
         if not self.has_columns_of(row):
             new = [name for name in row if name not in self._columns]
-            if bad := [name for name in new if not _COLUMN.fullmatch(name)]:
-                raise UserError(f"a statistic cannot be called {bad[0]!r:.80}: it names a column")
+            if bad := [name for name in new if not matches(COLUMN_NAME, name)]:
+                raise UserError(f"a statistic cannot be called {shown(bad[0])}: it names a column")
             self._columns += new
             rows = self._content.partition(b"\n")[2]
             header = ",".join(self._columns).encode() + b"\n"
@@ -188,7 +223,7 @@ def write_checksums(folder: Path, contents: dict[str, bytes]) -> None:
         OSError: if the folder is not writable.
     """
     checksums = {
-        name: {"bytes": len(content), "crc32": zlib.crc32(content)}
+        name: asdict(Vouched(len(content), zlib.crc32(content)))
         for name, content in contents.items()
     }
     write_json(folder / CHECKSUMS, checksums)
@@ -217,22 +252,56 @@ def read_records(path: Path, table: Table) -> pd.DataFrame:
             f"{path} is damaged: its checksum is wrong; resuming the run restores it, if its "
             "checkpoints are there"
         )
-    content = with_added_columns(content[: content.rfind(b"\n") + 1], table)
-    if not content:
-        content = (",".join(table.columns) + "\n").encode()
+    content = with_added_columns(content[: content.rfind(b"\n") + 1], table) or table.header
     try:
-        lines = csv.reader(content.decode().splitlines(), strict=True)
-        names = next(lines)
-        if missing := [name for name in table.columns if name not in names]:
-            raise ValueError(f"it has no column {missing[0]}")
-        for cells in lines:
-            if len(cells) != len(names) or "" in cells:
-                raise ValueError(f"a row has cells too many or too few: {','.join(cells):.80}")
-        dtypes = {name: table.columns.get(name, float) for name in names}
-        frame = pd.read_csv(io.BytesIO(content), dtype=dtypes)
-    except (ValueError, OverflowError, csv.Error) as error:
-        raise DamagedFile(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-    return frame[[*table.columns, *(name for name in names if name not in table.columns)]]
+        return _parsed(content, table)
+    except (ValueError, csv.Error) as error:
+        raise DamagedFile(f"{path} is damaged: {first_line(error)}") from None
+
+
+def _parsed(content: bytes, table: Table) -> pd.DataFrame:
+    """The rows of a file.
+
+    Raises:
+        ValueError, csv.Error: says what is wrong with it, and names the column.
+    """
+    text = content.decode().splitlines()
+    rows = csv.reader(text, strict=True)
+    names = next(rows)
+    kinds = table.columns | {name: AnyFloat for name in names if name not in table.columns}
+    if missing := [name for name in table.columns if name not in names]:
+        raise ValueError(f"it has no column {missing[0]}")
+    for name in names:
+        if names.count(name) > 1 or not matches(COLUMN_NAME, name):
+            raise ValueError(f"its column {shown(name)} is there twice, or has no name")
+    for cells in rows:
+        if len(cells) != len(names) or "" in cells:
+            raise ValueError(f"a row has cells too many or too few: {','.join(cells):.80}")
+    types = {name: plain_type(kind) for name, kind in kinds.items()}
+    try:
+        if _NO_NUMBER.search(content, len(text[0])):
+            raise ValueError("it holds something else than numbers")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # of inf where there are integers
+            frame = pd.read_csv(io.BytesIO(content), dtype=types)
+    except (ValueError, OverflowError, RuntimeWarning) as error:
+        for cells in csv.reader(text[1:], strict=True):  # pandas does not say which cell it is
+            for name, cell in zip(names, cells, strict=True):
+                _check_cell(kinds[name], cell, name)
+        raise ValueError(str(error)) from None
+    for name, kind in kinds.items():
+        check_column(kind, frame[name].to_numpy(), name)
+    return frame[list(kinds)]
+
+
+def _check_cell(kind: Any, cell: str, name: str) -> None:
+    number = plain_type(kind)
+    try:
+        value = number(cell)
+    except ValueError:
+        raise ValueError(f"{name} is {shown(cell)}, and must be {number.__name__}") from None
+    if number is int:
+        from_plain(kind, value, name)
 
 
 def with_added_columns(content: bytes, table: Table) -> bytes:
@@ -251,5 +320,6 @@ def _vouched(path: Path) -> tuple[int, int]:
     checksums = path.with_name(CHECKSUMS)
     if not checksums.exists():  # the run is older than they are
         return 0, 0
-    entry = read_json(checksums).get(path.name, {"bytes": 0, "crc32": 0})
-    return entry["bytes"], entry["crc32"]
+    entries: dict[str, Vouched] = read_as(dict[FileName, Vouched], read_json(checksums), checksums)
+    entry = entries.get(path.name, Vouched(0, 0))
+    return entry.bytes, entry.crc32

@@ -2,7 +2,8 @@
 
 They may come from the internet. So they are loaded with `weights_only=True` and cannot run code. A
 file that unfolds to more than its own size is refused and cannot exhaust memory. A checksum of the
-content, which PyTorch's format lacks, finds flipped bits.
+content, which PyTorch's format lacks, finds flipped bits. PyTorch has dozens of kinds of tensors,
+and most of them fail somewhere later on: only plain ones are read.
 """
 
 import warnings
@@ -14,10 +15,17 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from mario_rl.errors import DamagedFile, UserError
-from mario_rl.storage.files import atomic_write
+from mario_rl.errors import DamagedFile, UserError, shown
+from mario_rl.storage.files import atomic_write, require_file
 
 SCHEMA = 5  # 1 had no checksum, 2 no save points, 3 no names for metrics, 4 no ids of runs
+
+# Those that NumPy has, too.
+_DTYPES = (
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.float16, torch.float32, torch.float64,
+)  # fmt: skip
+_LONGEST_INT = 128  # bits; the state of a random generator
 
 
 def save_tensors(path: Path, kind: str, content: dict[str, Any]) -> None:
@@ -52,8 +60,7 @@ def load_tensors(path: Path, kind: str, read_tensors: bool = True) -> dict[str, 
         UserError: if the file is missing or of a newer version.
         DamagedFile: if it is damaged or of another kind.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    require_file(path)
     try:
         _require_plain_zip(path)
         with warnings.catch_warnings():
@@ -63,16 +70,18 @@ def load_tensors(path: Path, kind: str, read_tensors: bool = True) -> dict[str, 
         raise DamagedFile(
             f"{path} is damaged or is no Mario RL {kind} ({type(error).__name__})"
         ) from None
-    if not isinstance(content, dict) or content.get("kind") != kind:
+    found = content.get("kind") if isinstance(content, dict) else None
+    if not isinstance(found, str) or found != kind:
         raise DamagedFile(f"{path} is no Mario RL {kind}")
     check_schema(path, content.get("schema"))
     checksum = content.pop("checksum", None)
     if not read_tensors:
         return content
     try:
-        intact = _checksum(content, path.stat().st_size) == checksum
+        expected = _checksum(content, path.stat().st_size)
     except ValueError as error:
         raise DamagedFile(f"{path} is no Mario RL {kind}: {error}") from None
+    intact = type(checksum) is int and checksum == expected
     if not intact and content["schema"] > 1:
         raise DamagedFile(f"{path} is damaged: its checksum is wrong")
     return content
@@ -121,32 +130,66 @@ def _checksum(content: dict[str, Any], budget: float = float("inf")) -> int:
             describe an endless tensor, or a list of a list of a list of the same values.
 
     Raises:
-        ValueError: if the content exceeds it, or holds anything else.
+        ValueError: if the content exceeds it, or holds anything else; it names the place.
     """
     crc = 0
-    unread: list[Any] = [content]
+    unread: list[tuple[Any, _Place]] = [(content, ("", None))]
     while unread:
-        value = unread.pop()
-        items: list[Any] = []
+        value, place = unread.pop()
+        items: list[tuple[Any, _Place]] = []
         data: Any = b""
-        if type(value) is torch.Tensor and value.layout == torch.strided and value.is_cpu:
+        if isinstance(value, torch.Tensor):
+            if strange := _strangeness(value):
+                raise ValueError(f"{_name(place)} is {strange}")
             name = f"{value.dtype} {tuple(value.shape)}"
             budget -= value.numel() * value.element_size()
             if budget >= 0:
                 data = np.ascontiguousarray(value.numpy())
         elif isinstance(value, dict):
             name = f"dict {len(value)}"
-            items = [item for pair in value.items() for item in pair]
+            for key, item in value.items():
+                if not isinstance(key, int | str):
+                    raise ValueError(f"{_name(place)} has {shown(key)} as a name")
+                items += [(key, (key, place)), (item, (key, place))]
         elif isinstance(value, list | tuple):
             name = f"{type(value).__name__} {len(value)}"
-            items = list(value)
+            items = [(item, (i, place)) for i, item in enumerate(value)]
+        elif isinstance(value, int) and value.bit_length() > _LONGEST_INT:
+            raise ValueError(f"{_name(place)} is {shown(value)}")
         elif value is None or isinstance(value, bool | int | float | str):
             name = f"{type(value).__name__} {value!r}"
         else:
-            raise ValueError(f"it holds a {type(value).__name__}")
+            raise ValueError(f"{_name(place)} is {shown(value)}")
         budget -= len(items)
         if budget < 0:
             raise ValueError("it unfolds to more than its size")
         unread += items
         crc = zlib.crc32(data, zlib.crc32(name.encode(), crc))
     return crc
+
+
+_Place = tuple[Any, Any]  # a name or an index, and the place that it is in
+
+
+def _name(place: _Place) -> str:
+    """Such as "learner.optimizer.state.0"."""
+    names: list[str] = []
+    key, around = place
+    while around is not None:
+        printable = isinstance(key, str) and key.isprintable()
+        names.insert(0, key if printable else shown(key))
+        key, around = around
+    return f"{'.'.join(names):.200}" or "the content"
+
+
+def _strangeness(tensor: torch.Tensor) -> str:
+    """What is not plain about a tensor; "" if nothing is."""
+    if type(tensor) is not torch.Tensor:
+        return f"a {type(tensor).__name__}"
+    if tensor.layout != torch.strided or not tensor.is_cpu or tensor.is_nested:
+        return f"a tensor of the kind {tensor.device.type} {tensor.layout}"
+    if tensor.dtype not in _DTYPES:
+        return f"a tensor of {tensor.dtype}"
+    if tensor.requires_grad or tensor.is_conj() or tensor.is_neg():
+        return "a tensor with a gradient or a lazy operation"
+    return ""

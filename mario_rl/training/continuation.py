@@ -15,9 +15,10 @@ from mario_rl.config import Config, bound
 from mario_rl.console import warn
 from mario_rl.errors import RunInUse, UserError
 from mario_rl.evaluation.figures import Evaluation
+from mario_rl.fields import MAX_RUN_NAME
 from mario_rl.settings import flag_of
 from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
-from mario_rl.storage.paths import MAX_RUN_NAME, RunPaths
+from mario_rl.storage.paths import RunPaths
 from mario_rl.training.lifecycle import create_run
 from mario_rl.training.state import RunState
 
@@ -215,7 +216,8 @@ def _inherited_replay(
         found = "is of another run" if CheckpointStore(named).exists() else "holds no checkpoint"
         return None, f"replay empty: {named} {found}"
     try:
-        checkpoint = CheckpointStore(folder).load(RunState.from_file)
+        store = CheckpointStore(folder)
+        checkpoint = store.load(RunState.from_file, RunState.check_frames)
     except UserError:
         return None, f"replay empty: {folder} holds no usable checkpoint"
     if not checkpoint.frames:

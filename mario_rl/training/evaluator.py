@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from mario_rl.evaluation.figures import Evaluation, most_stages_cleared, summarize
 from mario_rl.evaluation.play import play_episodes
+from mario_rl.fields import Count
 from mario_rl.games.interface import Episode, Games
 from mario_rl.storage.records import EVALUATIONS
 from mario_rl.training.budget import budget_spent
@@ -19,7 +20,7 @@ class EvaluatorState:
     """Everything that the future of an evaluator depends on."""
 
     best: Evaluation | None = None
-    evaluated_at: int = 0  # env steps
+    evaluated_at: Count = 0  # env steps
 
 
 class Evaluator:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.errors import UserError
-from mario_rl.storage.files import read_json
 from mario_rl.storage.paths import RunPaths
+from mario_rl.training.description import read_description
 
 
 def require_own_files(paths: RunPaths, lineage: Lineage) -> None:
@@ -15,8 +15,8 @@ def require_own_files(paths: RunPaths, lineage: Lineage) -> None:
     """
     require_own_model(paths, lineage)
     try:
-        run_id = Lineage.from_dict(read_json(paths.run_json)["lineage"]).run_id
-    except (UserError, AttributeError, KeyError, TypeError):
+        run_id = read_description(paths).lineage.run_id
+    except UserError:
         return  # missing or damaged: it is written again, with a warning
     if run_id != lineage.run_id:
         raise _another_run(paths.stats, paths)

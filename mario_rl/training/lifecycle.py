@@ -5,7 +5,7 @@ resuming and continuing are the same: load the newest checkpoint, and train.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -161,7 +161,7 @@ def _open(
 ) -> Session:
     """The run as it was at the newest checkpoint. The stack closes its parts."""
     store = CheckpointStore(paths.checkpoints)
-    checkpoint = store.load(RunState.from_file)
+    checkpoint = store.load(RunState.from_file, RunState.check_frames)
     require_own_files(paths, checkpoint.state.lineage)
     config = _resumed_config(checkpoint.state.config, given)
     machine = _prepare_machine(config, say)
@@ -235,7 +235,7 @@ def _build_trainer(
     return trainer
 
 
-def _recorded(paths: RunPaths, records: dict[str, Any]) -> dict[str, bytes]:
+def _recorded(paths: RunPaths, records: Mapping[str, Any]) -> dict[str, bytes]:
     """What the CSV files held at a checkpoint, by file name."""
     if all(isinstance(value, int) for value in records.values()):  # schema 1 knew only their sizes
         sizes = {f"{name}.csv": size for name, size in records.items()}

@@ -5,7 +5,7 @@ import resource
 import shutil
 from pathlib import Path
 
-from mario_rl.agent.learner import Weights
+from mario_rl.agent.network import Weights
 from mario_rl.config import Config
 from mario_rl.console import warn
 from mario_rl.errors import UserError

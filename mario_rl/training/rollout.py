@@ -7,12 +7,13 @@ the start, as in evaluations.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from mario_rl.agent.exploration import Exploration
 from mario_rl.config import MAX_NOOP_FRAMES
+from mario_rl.fields import Array, Count, Items, Within
 from mario_rl.games.episode_start import EpisodeStarts
 from mario_rl.games.interface import CLEAR, RESET, RETRY, Episode, Games, Position
 
@@ -30,20 +31,40 @@ class Step(NamedTuple):
     ended: dict[int, Episode]  # by the number of the game
 
 
+EACH_GAME = Items("[num_envs, num_envs]")
+NoopFrames = Annotated[int, Within("[0, 255]")]
+Decisions = Annotated[np.ndarray, Array("uint8", "any", "[0, num_actions)")]
+
+
 @dataclass(frozen=True)
 class RolloutState:
     """Everything that the future of the games depends on, as it is in checkpoints."""
 
-    needs_reset: np.ndarray  # bool [N], whether the next command begins an episode
-    noops_left: np.ndarray  # int64 [N], emulated frames that pass before the first decision
-    retries_left: np.ndarray  # int64 [N], from the last save point
-    episode_returns: np.ndarray  # float64 [N], so far
-    exploration: dict[str, Any]
+    # Whether the next command begins an episode
+    needs_reset: Annotated[np.ndarray, Array("bool", "num_envs")]
+    # Emulated frames that pass before the first decision
+    noops_left: Annotated[np.ndarray, Array("int64", "num_envs", "[0, 255]")]
+    # From the last save point
+    retries_left: Annotated[np.ndarray, Array("int64", "num_envs", "[0, 255]")]
+    episode_returns: Annotated[np.ndarray, Array("float64", "num_envs")]  # so far
+    exploration: dict[str, Any]  # the scheme's own
     # The positions of the games, as in `Position`
-    noop_frames: list[int]
-    actions: list[np.ndarray]  # uint8 [decisions]
-    saved: list[int]
-    start: list[int]
+    noop_frames: Annotated[list[NoopFrames], EACH_GAME]
+    actions: Annotated[list[Decisions], EACH_GAME]
+    saved: Annotated[list[Count], EACH_GAME]
+    start: Annotated[list[Count], EACH_GAME]
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: names a field that does not fit the others.
+        """
+        for i, actions in enumerate(self.actions):
+            if not self.start[i] <= self.saved[i] <= len(actions):
+                raise ValueError(
+                    f"start[{i}] is {self.start[i]} and saved[{i}] {self.saved[i]}, of "
+                    f"{len(actions)} actions"
+                )
 
 
 class Rollout:

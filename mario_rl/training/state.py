@@ -1,18 +1,27 @@
 """What a checkpoint holds, and how files of older versions are converted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from mario_rl.agent.learner import LearnerState
+from mario_rl.agent.exploration import check_exploration
+from mario_rl.agent.learner import LearnerState, check_learner
 from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.config import Config
+from mario_rl.fields import Array, Count, Matching
+from mario_rl.games.actions import action_names
 from mario_rl.replay.prioritized import ReplayState
 from mario_rl.storage.plain import from_plain
+from mario_rl.storage.records import TABLES
 from mario_rl.training.evaluator import EvaluatorState
 from mario_rl.training.trainer import TrainerState
+
+_NAMES = "|".join(table.name for table in TABLES)
+RecordName = Annotated[str, Matching(rf"({_NAMES})(\.csv)?", "the name of a file of records")]
+Bytes = Annotated[np.ndarray, Array("uint8", "any")]
 
 
 @dataclass(frozen=True)
@@ -21,10 +30,27 @@ class Progress:
 
     trainer: TrainerState
     evaluator: EvaluatorState
-    checkpointed_episodes: int  # the number of episodes at the newest checkpoint
-    # What the CSV files held, uint8 [bytes] by file name. Schema 1 had only their sizes.
-    records: dict[str, Any]
+    checkpointed_episodes: Count  # the number of episodes at the newest checkpoint
+    # What the CSV files held, by file name. Schema 1 had only their sizes.
+    records: Mapping[RecordName, Bytes | Count]
     unwritten_model: SavedModel | None = None  # the best, if its file could not be written
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: names a field that does not fit the others.
+        """
+        with _inside("trainer"):
+            self.trainer.check()
+        if self.unwritten_model is not None:
+            with _inside("unwritten_model"):
+                self.unwritten_model.check()
+        if len({type(content) for content in self.records.values()}) > 1:
+            raise ValueError("records holds sizes and contents")
+        for table in TABLES:
+            content = self.records.get(table.file)
+            if isinstance(content, np.ndarray) and not table.begins(content.tobytes()):
+                raise ValueError(f"records.{table.file} has other columns")
 
 
 @dataclass(frozen=True)
@@ -42,15 +68,56 @@ class RunState:
         """From the content of a file of any schema. The content may be changed.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is damaged.
+            ValueError: names the field that is damaged.
+            UserError: if the config is of another version.
         """
         del content["kind"]
         schema = content.pop("schema")
-        for older, migrate in _MIGRATIONS.items():
-            if schema <= older:
-                migrate(content)
-        state: RunState = from_plain(cls, content)
+        try:
+            for older, migrate in _MIGRATIONS.items():
+                if schema <= older:
+                    migrate(content)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(f"its content is not that of schema {schema}: {error!r:.80}") from None
+        config: Config = from_plain(Config, content.get("config"), "config")
+        num_envs = config.exploration.num_envs
+        sizes = {
+            "num_envs": num_envs,
+            "num_actions": len(action_names(config.env.action_set)),
+            "n_step": config.learner.n_step,
+            "slots": config.replay.replay_capacity // num_envs * num_envs,
+        }
+        state: RunState = from_plain(cls, content, sizes=sizes)
+        with _inside("learner"):
+            check_learner(config, state.learner)
+        if state.progress is not None:
+            with _inside("progress"):
+                state.progress.check()
+            with _inside("progress.trainer.rollout.exploration"):
+                check_exploration(config, state.progress.trainer.rollout.exploration)
         return state
+
+    def check_frames(self, frames: list[tuple[int, np.ndarray]]) -> None:
+        """
+        Args:
+            frames: the replay's, (first row, uint8 [rows, N, 84, 84]), oldest first.
+
+        Raises:
+            ValueError: if they are not those of the replay.
+        """
+        replay = self.progress.trainer.replay if self.progress else self.replay
+        if replay is not None:
+            with _inside("progress.trainer.replay" if self.progress else "replay"):
+                replay.check(self.config.exploration.num_envs, frames)
+
+
+@contextmanager
+def _inside(where: str) -> Iterator[None]:
+    """Put the name of the field before the name of what is wrong in it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}.{error}") from None
 
 
 def _to_schema_2(state: dict[str, Any]) -> None:
@@ -89,6 +156,8 @@ def _to_schema_4(state: dict[str, Any]) -> None:
     result = learner.pop("result", None)
     if progress is None:
         return
+    if progress["counters"]["best_evaluation"] is not None:
+        progress["counters"]["best_evaluation"].pop("is_best", None)
     if result is not None:
         td_errors = np.asarray(result.pop("td_errors"))
         learner["update"] = {

@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from mario_rl.agent.learner import Learner
 from mario_rl.agent.schedules import importance_exponent, learning_rate
 from mario_rl.config import Config
 from mario_rl.errors import Diverged, UserError
+from mario_rl.fields import AnyFloat, ColumnName, Count, Items, Positive
 from mario_rl.games.interface import Episode
-from mario_rl.replay.n_step import NStepAccumulator, Pending, Transitions
+from mario_rl.replay.n_step import AllPending, NStepAccumulator, Transitions
 from mario_rl.replay.prioritized import PrioritizedReplay, ReplayState
+from mario_rl.storage.generator_state import GeneratorState
 from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.records import EPISODES
 from mario_rl.training.rollout import Rollout, RolloutState
@@ -34,17 +36,29 @@ UPDATE_RECORD_PERIOD = 250  # env steps between two rows of updates.csv
 class TrainerState:
     """Everything that the future of the loop depends on, except the learner and the frames."""
 
-    env_steps: int
-    updates: int
-    episodes: int
-    furthest: tuple[int, int, int]
-    hours: float
+    env_steps: Count
+    updates: Count
+    episodes: Count
+    furthest: tuple[Count, Count, Count]
+    hours: Positive
     recent_returns: list[float]
-    metrics: dict[str, list[float]]  # of the updates since the last row of updates.csv
-    sample_rng: dict[str, Any]
+    # Of the updates since the last row of updates.csv
+    metrics: dict[ColumnName, Annotated[list[AnyFloat], Items("[1, 1e9]")]]
+    sample_rng: GeneratorState
     replay: ReplayState
     rollout: RolloutState
-    n_step: list[list[Pending]]
+    n_step: AllPending
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: names a field that does not fit the others.
+        """
+        if self.metrics and "loss" not in self.metrics:
+            raise ValueError("metrics.loss is missing")
+        self.rollout.check()
+        if self.replay.rows_written == 0 and any(map(len, self.rollout.actions)):
+            raise ValueError("replay.rows_written is 0, and something was played")
 
 
 class Trainer:
@@ -202,7 +216,7 @@ class Trainer:
             hours=self.hours,
             recent_returns=list(self.recent_returns),
             metrics=self.update_log.metrics,
-            sample_rng=dict(self._sample_rng.bit_generator.state),
+            sample_rng=GeneratorState.of(self._sample_rng),
             replay=self.replay.state(),
             rollout=self.rollout.state(),
             n_step=self._n_step.state(),
@@ -223,7 +237,7 @@ class Trainer:
         self.furthest = state.furthest
         self._hours_before = state.hours
         self.recent_returns.extend(state.recent_returns)
-        self._sample_rng.bit_generator.state = state.sample_rng
+        state.sample_rng.restore(self._sample_rng)
         self.replay.load_state(state.replay, frames)
         self._n_step.load_state(state.n_step)
         self._slots = self.replay.ring.newest_slots()

@@ -1,7 +1,9 @@
-"""Every kind of file that is read, truncated and with flipped bits.
+"""Every kind of file that is read, truncated and with flipped bits; and with other content, for
+which the checksums are right.
 
 What reads it must then say in one line that it is damaged, or come to what it came to before, or,
-of a run with several checkpoints, to an older one, and say so.
+of a run with several checkpoints, to an older one, and say so. Only content whose checksums are
+right may be read as something else.
 """
 
 import contextlib
@@ -13,10 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from mutations import random_mutant, vouch, vouch_for_state, writable, write_any_json, write_tensors
+
 from mario_rl.agent.saved_model import SavedModel
 from mario_rl.errors import UserError
 from mario_rl.reports.recorded_runs import read_run
 from mario_rl.storage.checkpoint import CheckpointStore
+from mario_rl.storage.files import read_json
 from mario_rl.storage.plain import to_plain
 from mario_rl.training.state import RunState
 from torture.victims import Run, digest
@@ -37,6 +43,44 @@ def damage(content: bytes, rng: random.Random) -> bytes:
         return bytes(flipped)
     piece = rng.randbytes(rng.choice([1, 4, 16, 256]))
     return content[:place] + piece + content[place + (len(piece) if kind == "overwrite" else 0) :]
+
+
+def rewrite(path: Path, rng: random.Random) -> dict[Path, bytes]:
+    """Put something else somewhere into a file, and make the checksums right.
+
+    Returns:
+        What the files held that were written.
+    """
+    before = {path: path.read_bytes()}
+    if path.suffix == ".json":
+        content = read_json(path)
+        mutant = random_mutant(content, rng)
+        while not writable(mutant):
+            mutant = random_mutant(content, rng)
+        write_any_json(path, mutant.of(content))
+    elif path.suffix == ".csv":
+        lines = path.read_text().splitlines()
+        cells = rng.choice(lines).split(",")
+        number = lines.index(",".join(cells))
+        cells[rng.randrange(len(cells))] = rng.choice(
+            ["", "x", "-1", "nan", "inf", "9" * 30, "1,1"]
+        )
+        lines[number] = ",".join(cells)
+        path.write_text("\n".join(lines) + "\n")
+        checksums = path.with_name("checksums.json")
+        if checksums.exists():
+            before[checksums] = checksums.read_bytes()
+            vouch(path.parent, path.name)
+    else:
+        content = torch.load(path, weights_only=True)
+        content.pop("checksum", None)
+        mutant = random_mutant(content, rng)
+        write_tensors(path, content["kind"], mutant.of(content))
+        if path.suffix == ".pt":
+            manifest = path.with_name(f"{path.name.split('.')[0]}.json")
+            before[manifest] = manifest.read_bytes()
+            vouch_for_state(manifest)
+    return before
 
 
 def readers(run: Run) -> dict[Path, Callable[[], Any]]:
@@ -62,7 +106,7 @@ def readers(run: Run) -> dict[Path, Callable[[], Any]]:
 
 
 def _checkpoint(run: Run) -> str:
-    loaded = CheckpointStore(run.paths.checkpoints).load(RunState.from_file)
+    loaded = CheckpointStore(run.paths.checkpoints).load(RunState.from_file, RunState.check_frames)
     return digest([to_plain(loaded.state), loaded.frames])
 
 
@@ -78,21 +122,28 @@ def torture(run: Run, damages: int, rng: random.Random) -> Counter[str]:
     older = _older_checkpoints(run)
     for number in range(damages):
         path = sorted(files)[number % len(files)]
-        content = path.read_bytes()
-        damaged = damage(content, rng)
+        before = {path: path.read_bytes()}
+        vouched = path.suffix != ".npy" and rng.random() < 0.5
         try:
-            path.write_bytes(damaged)
+            if vouched:
+                before = rewrite(path, rng)
+            else:
+                path.write_bytes(damage(before[path], rng))
             result, said = _read(files[path])
         finally:
-            path.write_bytes(content)
+            for changed, content in before.items():
+                changed.write_bytes(content)
         if result is None:
             assert len(said) >= 1 and "Traceback" not in "".join(said), (path, said)
             outcome = "refused in one line"
         elif result == intact[path][0]:
             outcome = "read as it was"
-        else:
-            assert result in older and any("going back" in line for line in said), (path, said)
+        elif result in older and any("going back" in line for line in said):
             outcome = "fell back to an older checkpoint, and said so"
+        else:
+            assert vouched, (path, said)
+            outcome = "read as what it says, with right checksums"
+        counts["with right checksums"] += vouched
         counts[_kind(path)] += 1
         counts[outcome] += 1
     assert {path: _read(reader) for path, reader in files.items()} == intact

@@ -91,7 +91,9 @@ class Run:
 
     def checkpoint(self) -> Checkpoint[RunState]:
         """The newest."""
-        return CheckpointStore(self.paths.checkpoints).load(RunState.from_file)
+        return CheckpointStore(self.paths.checkpoints).load(
+            RunState.from_file, RunState.check_frames
+        )
 
     def outcome(self) -> dict[str, str]:
         """A hash of each thing that the run has come to, but for the clock."""
