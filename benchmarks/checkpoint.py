@@ -38,7 +38,7 @@ def main() -> None:
         paths = RunPaths(directory, "benchmark")
         store = CheckpointStore(paths.checkpoints)
         evaluator = Evaluator(trainer, EvaluatorState())
-        saver = Saver(paths, trainer, evaluator, store, Lineage())
+        saver = Saver(paths, trainer, evaluator, store, Lineage(), lambda: None)
         saver.begin()  # all frames, once
         saver.wait()
         train(trainer, CONFIG.learner.learning_starts + ROUND_STEPS)

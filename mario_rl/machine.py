@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import math
 import os
 import platform
 import subprocess
@@ -10,19 +11,19 @@ from typing import Any
 
 import psutil
 
-_CGROUP = Path("/sys/fs/cgroup")
+from mario_rl import cgroups
 
 
 def available_memory_bytes() -> int:
-    """Free memory: of this machine, or of its container if that has less."""
-    available: int = psutil.virtual_memory().available
-    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
-    if limit.exists() and (text := limit.read_text().strip()) != "max":
-        # Files that the system caches count as used there, but are dropped when memory is needed.
-        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        cached = int(stat["active_file"]) + int(stat["inactive_file"])
-        available = min(available, int(text) - int(used.read_text()) + cached)
-    return available
+    """Free memory: of this machine or, if that is less, what the limits of this process leave it:
+    those of its control groups (containers, SLURM) and of `ulimit -v`."""
+    available = min(psutil.virtual_memory().available, cgroups.free_memory_bytes())
+    if hasattr(psutil, "RLIMIT_AS"):  # not on macOS
+        process = psutil.Process()
+        address_space, _ = process.rlimit(psutil.RLIMIT_AS)
+        if address_space != psutil.RLIM_INFINITY:
+            available = min(available, max(0, address_space - process.memory_info().vms))
+    return int(available)
 
 
 def resident_memory_bytes() -> int:
@@ -35,10 +36,13 @@ def resident_memory_bytes() -> int:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use, as its affinity and its control groups say. A part of a
+    core's time counts as a core."""
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        with contextlib.suppress(OSError):  # forbidden in some sandboxes
+            cores = len(os.sched_getaffinity(0))
+    return math.ceil(min(cores, cgroups.cores()))
 
 
 def cpu_has_fast_bfloat16() -> bool:

@@ -18,6 +18,7 @@ TIERS = {
     },
     "slow": {
         "test_console::test_a_run_that_nobody_sees_is_trained_and_saved",
+        "test_environments",
         "test_extensions",
         "test_flags",
         "test_pretrained",

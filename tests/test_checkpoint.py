@@ -208,20 +208,3 @@ def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path):
 def test_run_names_that_could_lead_elsewhere_are_refused(tmp_path, name):
     with pytest.raises(UserError, match="--run-name"):
         RunPaths(tmp_path, name)
-
-
-def test_a_run_can_be_locked_once(tmp_path):
-    paths = RunPaths(tmp_path, "run")
-    script = (
-        f"from mario_rl.storage.paths import RunPaths\n"
-        f"from mario_rl.errors import UserError\n"
-        f"try:\n  with RunPaths({str(tmp_path)!r}, 'run').lock(): print('locked')\n"
-        f"except UserError as error: print(error)\n"
-    )
-
-    def lock_elsewhere():
-        return python(script).stdout
-
-    with paths.lock():
-        assert "is being trained by another process" in lock_elsewhere()
-    assert lock_elsewhere() == "locked\n"

@@ -1,11 +1,19 @@
 """Games in worker processes, on the real game."""
 
+import contextlib
+import errno
+import gc
 import itertools
+import multiprocessing.util
 import os
+import re
 import signal
+import stat
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +21,7 @@ import psutil
 import pytest
 
 from mario_rl.config import EnvConfig
-from mario_rl.errors import WorkerDied
+from mario_rl.errors import UserError, WorkerDied
 from mario_rl.games import workers as workers_module
 from mario_rl.games.interface import IDLE, NOOP, RESET, RETRY
 from mario_rl.games.mario_game import MarioGame
@@ -156,15 +164,152 @@ def test_a_worker_killed_while_games_are_restored_is_replaced():
     games.close()
 
 
-def test_a_worker_that_dies_again_and_again_ends_the_run():
-    games = WorkerGames(CONFIG, NUM_ENVS, lambda line: os.kill(games.pids()[0], signal.SIGKILL))
-    os.kill(games.pids()[0], signal.SIGKILL)
+def reset_all(games):
     games.step_async(np.full(NUM_ENVS, RESET), np.zeros(NUM_ENVS, dtype=np.int32))
-    with pytest.raises(WorkerDied, match="died"):
-        games.step_wait()
+    return games.step_wait()
+
+
+def test_replacements_killed_at_once_are_replaced_and_nothing_else_changes():
+    reports = []
+
+    def report(line):  # a new worker has just begun
+        reports.append(line)
+        if len(reports) in (1, 2, 5):
+            os.kill(games.pids()[0], signal.SIGKILL)
+
+    games, serial = WorkerGames(CONFIG, NUM_ENVS, report, NUM_RETRYING), serial_games()
+    for i, (ours, theirs) in enumerate(
+        zip(random_play(5, games, 12), random_play(5, serial, 12), strict=True)
+    ):
+        assert same(ours, theirs)
+        if i in (4, 8):  # all of them, between two steps
+            for pid in games.pids():
+                os.kill(pid, signal.SIGKILL)
+    assert len(reports) == 4 + 3
+    games.close()
+    serial.close()
+
+
+def test_workers_that_die_again_and_again_end_the_run(monkeypatch):
+    monkeypatch.setattr(workers_module, "_MAX_REPLACEMENTS", 2)
+    reports = []
+
+    def report(line):
+        reports.append(line)
+        os.kill(games.pids()[0], signal.SIGKILL)
+
+    games = WorkerGames(CONFIG, NUM_ENVS, report)
+    os.kill(games.pids()[0], signal.SIGKILL)
+    with pytest.raises(WorkerDied, match=r"exit code -9\), the last of 3 .* memory") as caught:
+        reset_all(games)
+    assert len(reports) == 2 and "\n" not in str(caught.value)
     started = time.monotonic()
     games.close()
     assert time.monotonic() - started < 5
+
+
+def open_pipes():
+    """Descriptors of pipes and sockets."""
+    modes = {}
+    for descriptor in range(1024):
+        with contextlib.suppress(OSError):
+            modes[descriptor] = os.fstat(descriptor).st_mode
+    return {fd for fd, mode in modes.items() if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)}
+
+
+REFUSAL = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def failing_starts(monkeypatch, *failures, error=REFUSAL):
+    """Let the system refuse some of the processes that are started from now on."""
+    spawn, starts = multiprocessing.util.spawnv_passfds, itertools.count()
+
+    def limited(*arguments):
+        if next(starts) in failures:
+            raise error
+        return spawn(*arguments)
+
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", limited)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (REFUSAL, UserError, r"^only 1 of 2 .*temporarily unavailable.*--num-envs.*serial$"),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
+def test_a_start_that_fails_leaves_no_process_behind(monkeypatch, error, kind, says):
+    resource_tracker.ensure_running()
+    before = set(psutil.Process().children())
+    gc.collect()  # what earlier tests left open
+    pipes = open_pipes()
+    failing_starts(monkeypatch, 1, error=error)
+    with pytest.raises(kind, match=says):
+        WorkerGames(CONFIG, NUM_ENVS, pytest.fail)
+    assert set(psutil.Process().children()) == before
+    error.__traceback__ = None  # whose frames hold what is open
+    gc.collect()
+    assert open_pipes() == pipes
+
+
+def test_a_worker_that_has_begun_when_ctrl_c_comes_ends(monkeypatch):
+    @contextlib.contextmanager
+    def interrupted():
+        yield
+        raise KeyboardInterrupt
+
+    resource_tracker.ensure_running()
+    before = set(psutil.Process().children())
+    monkeypatch.setattr(workers_module, "_signals_for_the_trainer", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        WorkerGames(CONFIG, NUM_ENVS, pytest.fail)
+    children = set(psutil.Process().children()) - before
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert children and not alive and caught.tb
+
+
+def test_a_replacement_that_cannot_be_started_is_tried_again(monkeypatch):
+    reports = []
+    games = WorkerGames(CONFIG, NUM_ENVS, reports.append)
+    frames, _ = reset_all(games)
+    failing_starts(monkeypatch, 0, 1)
+    os.kill(games.pids()[1], signal.SIGKILL)
+    assert np.array_equal(games.restore(games.positions), frames)
+    assert len(reports) == 1
+    monkeypatch.setattr(workers_module, "_MAX_REPLACEMENTS", 1)
+    failing_starts(monkeypatch, 0)
+    os.kill(games.pids()[1], signal.SIGKILL)
+    with pytest.raises(WorkerDied, match="could be started: Resource temporarily unavailable"):
+        reset_all(games)
+    games.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "rom.nes"), WorkerDied, "open files: 'rom"),
+        (MemoryError(), WorkerDied, "out of memory"),
+        (UserError("such a view does not fit"), UserError, "such a view does not fit"),
+        (ZeroDivisionError(), RuntimeError, "(?s)Traceback.*ZeroDivisionError"),
+    ],
+)
+def test_what_is_raised_in_a_worker_arrives(monkeypatch, error, kind, says):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(workers_module, "MarioGame", fail)
+    monkeypatch.setattr(os, "nice", fail)  # forbidden, for an OSError
+    if not isinstance(error, OSError):
+        monkeypatch.setattr(os, "nice", lambda _: None)
+    context = multiprocessing.get_context("spawn")
+    worker = object.__new__(workers_module._Worker)
+    worker._connection, theirs = context.Pipe()
+    workers_module._work(theirs, workers_module._Shared(context, 1), slice(0, 1), CONFIG, 0)
+    with pytest.raises(kind, match=says) as caught:
+        worker.finish()
+    assert type(caught.value) is kind
+    assert kind is RuntimeError or "\n" not in str(caught.value)
 
 
 def test_an_error_in_a_worker_arrives_with_its_traceback(workers):
@@ -197,14 +342,67 @@ def test_workers_end_when_the_trainer_is_killed():
     assert not alive
 
 
-def test_signals_to_the_process_group_do_not_end_the_workers(workers):
-    processes = [psutil.Process(pid) for pid in workers.pids()]
-    reset = np.full(NUM_ENVS, RESET), np.zeros(NUM_ENVS, dtype=np.int32)
-    for _ in range(2):  # while they start, and while they play
-        for pid in workers.pids():
-            os.kill(pid, signal.SIGINT)
-            os.kill(pid, signal.SIGTERM)
-        workers.step_async(*reset)
-        workers.step_wait()
-    workers.close()
-    assert not any(process.is_running() for process in processes)
+GROUP = """
+import signal, sys
+from mario_rl.config import EnvConfig
+from mario_rl.games import workers
+
+def main():
+    received = set()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: received.add(number))
+    workers.available_cores = lambda: 1
+    print("begins", flush=True)
+    games = workers.WorkerGames(EnvConfig(stage="1-1"), 3, print)
+    print(*games.pids(), flush=True)
+    input()  # signals all the while
+    games.restore(games.positions)
+    print(*games.pids(), flush=True)
+    print(len(received), *signal.pthread_sigmask(signal.SIG_BLOCK, []), flush=True)
+    games.close()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_signals_to_the_process_group_do_not_end_the_workers():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    pipe = subprocess.PIPE
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", GROUP], cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    stop = threading.Event()
+
+    def send():
+        while not stop.wait(0.005):
+            for number in numbers:
+                os.killpg(trainer.pid, number)
+
+    assert trainer.stdout.readline() == "begins\n"
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        pids = trainer.stdout.readline()
+        assert len(pids.split()) == 3
+        for process in psutil.Process(trainer.pid).children():
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            blocked = int(re.search(r"SigBlk:\s*(\w+)", status)[1], 16)
+            is_worker = str(process.pid) in pids.split()
+            for number in numbers if is_worker else [signal.SIGHUP]:  # the resource tracker
+                assert blocked >> (number - 1) & 1, (number, is_worker)
+        trainer.stdin.write("\n")
+        trainer.stdin.flush()
+        assert trainer.stdout.readline() == pids
+        assert trainer.stdout.readline() == "3\n"  # it got them all, and blocks none
+        stop.set()
+        sender.join()
+        _, errors = trainer.communicate(timeout=60)
+    finally:
+        stop.set()
+        sender.join()
+        trainer.kill()
+        trainer.communicate()
+    assert trainer.returncode == 0 and errors == ""

@@ -14,7 +14,7 @@ from scripts import ROOT, call
 from mario_rl.agent.dqn import DQN
 from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.config import Config
-from mario_rl.errors import UserError
+from mario_rl.errors import RunInUse, UserError
 from mario_rl.evaluation.figures import summarize
 from mario_rl.games.interface import Episode
 from mario_rl.games.serial import SerialGames
@@ -69,13 +69,14 @@ def make_saver(tmp_path, monkeypatch):
     monkeypatch.setitem(LEARNERS._parts, "dqn", SlowLearner)
     savers = []
 
-    def make(store_type):
+    def make(store_type, confirm_lock=lambda: None):
         paths = RunPaths(tmp_path, "run")
         learner = build_learner(CONFIG, torch.device("cpu"))
         games = SerialGames.of([Corridor(), Corridor()])
         trainer = build_trainer(CONFIG, learner, games, Recorder(paths, {}, 0))
         evaluator = Evaluator(trainer, EvaluatorState())
-        saver = Saver(paths, trainer, evaluator, store_type(paths.checkpoints), Lineage())
+        store = store_type(paths.checkpoints)
+        saver = Saver(paths, trainer, evaluator, store, Lineage(), confirm_lock)
         savers.append(saver)
         return saver, trainer, paths
 
@@ -190,6 +191,20 @@ def test_files_that_somebody_deleted_are_written_again(make_saver, capsys):
     for before, path in zip(records, (paths.episodes_csv, paths.updates_csv), strict=True):
         assert path.read_bytes().startswith(before)
     assert "are gone" in capsys.readouterr().err
+
+
+def test_a_run_that_another_process_has_taken_over_writes_nothing_more(make_saver):
+    def confirm_lock():
+        raise RunInUse("run 'run' was taken over by process 7")
+
+    saver, trainer, paths = make_saver(CheckpointStore, confirm_lock)
+    step(saver, trainer)
+    saver.begin()
+    with pytest.raises(RunInUse):
+        while True:
+            step(saver, trainer)
+            time.sleep(0.01)
+    assert not CheckpointStore(paths.checkpoints).exists()
 
 
 def test_a_model_that_cannot_be_written_is_written_later(make_saver, capsys):

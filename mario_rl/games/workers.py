@@ -4,8 +4,8 @@ A finished game waits until it is told to begin an episode. That takes a step of
 the other games hardly wait for it. (If a save point has replaced the saved start, the start screen
 is played again, which takes longer.)
 
-A worker that dies is replaced, and the new one plays its games again up to where they stood. They
-are deterministic, so nothing is lost.
+A worker that dies, or lacks memory or files, is replaced, and the new one plays its games again up
+to where they stood. They are deterministic, so nothing is lost.
 """
 
 import contextlib
@@ -13,15 +13,18 @@ import functools
 import multiprocessing
 import os
 import signal
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mario_rl.config import FRAME_SHAPE, EnvConfig
-from mario_rl.errors import WorkerDied
+from mario_rl.errors import UserError, WorkerDied
 from mario_rl.games.interface import IDLE, RECORD_DTYPE, Position, advance, execute, replay
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.machine import available_cores
@@ -33,6 +36,13 @@ _NICENESS = 10
 # More than one, because decisions do not all take equally long: a core whose games are done then
 # runs a worker of another core.
 _WORKERS_PER_CORE = 4
+
+# When that many new workers in a row die before they finish one command, it is no accident.
+_MAX_REPLACEMENTS = 5
+_PAUSE_S = 0.2  # after the first of them, and longer after each; a shortage may pass
+
+# Only the trainer handles Ctrl-C, and a SIGTERM or SIGHUP to the whole process group.
+_FOR_THE_TRAINER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Arrays(NamedTuple):
@@ -72,19 +82,21 @@ class _Worker:
     def __init__(
         self, context: Any, shared: _Shared, config: EnvConfig, num_retrying: int, part: slice
     ) -> None:
+        """
+        Raises:
+            OSError: if the system starts no process.
+        """
         self.part = part
-        # Only the trainer handles Ctrl-C, and a SIGTERM to the whole process group. The worker
-        # inherits this mask, so that holds while it starts, too.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        self._connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_work, args=(theirs, shared, part, config, num_retrying), daemon=True
+        )
         try:
-            self._connection, theirs = context.Pipe()
-            self.process = context.Process(
-                target=_work, args=(theirs, shared, part, config, num_retrying), daemon=True
-            )
-            self.process.start()
-            theirs.close()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            with theirs, _signals_for_the_trainer():
+                self.process.start()
+        except BaseException:  # Ctrl-C, too
+            self._connection.close()  # which ends it, if it has begun
+            raise
 
     def begin(self, positions: list[Position] | None) -> None:
         """Tell it to go to the positions or, without any, to carry out the shared commands."""
@@ -94,8 +106,9 @@ class _Worker:
     def finish(self) -> None:
         """
         Raises:
-            WorkerDied: if it was killed, or out of memory.
-            RuntimeError: if there was an exception in it.
+            WorkerDied: if it was killed, or lacks memory or files.
+            UserError: if that was raised in it.
+            RuntimeError: if there was another exception in it.
         """
         try:
             failure = self._connection.recv()
@@ -105,7 +118,13 @@ class _Worker:
                 f"worker process {self.process.pid} died (exit code {self.process.exitcode})"
             ) from None
         if failure is not None:
-            raise RuntimeError(f"a worker process failed:\n{failure}")
+            kind, message = failure
+            raise kind(message)
+
+    def stop(self) -> None:
+        """Even in the middle of a step."""
+        self.kill()
+        self.process.join()
 
     def kill(self) -> None:
         self._connection.close()
@@ -138,11 +157,24 @@ class WorkerGames:
         self.num_envs = num_envs
         self.positions = [Position(0, []) for _ in range(num_envs)]
         self._report = report
-        shared = _Shared(context, num_envs)
-        self._arrays = shared.arrays()
-        self._start = functools.partial(_Worker, context, shared, config, num_retrying)
-        parts = np.array_split(np.arange(num_envs), _num_workers(num_envs))
-        self._workers = [self._start(slice(int(p[0]), int(p[-1]) + 1)) for p in parts]
+        self._workers: list[_Worker] = []
+        num_workers = _num_workers(num_envs)
+        try:
+            shared = _Shared(context, num_envs)
+            self._arrays = shared.arrays()
+            self._start = functools.partial(_Worker, context, shared, config, num_retrying)
+            for part in np.array_split(np.arange(num_envs), num_workers):
+                self._workers.append(self._start(slice(int(part[0]), int(part[-1]) + 1)))
+        except BaseException as error:  # Ctrl-C, too: at its end Python waits for them
+            started = len(self._workers)
+            self.close()
+            if not isinstance(error, OSError):
+                raise
+            raise UserError(
+                f"only {started} of {num_workers} worker processes could be started: "
+                f"{error.strerror or error}; raise the system's limits (ulimit -u, ulimit -n), or "
+                "use fewer --num-envs or --games serial"
+            ) from None
 
     def pids(self) -> list[int]:
         """The workers' process ids."""
@@ -159,9 +191,7 @@ class WorkerGames:
             try:
                 worker.finish()
             except WorkerDied as death:
-                replacement = self._replace(i, death, self.positions[worker.part])
-                replacement.begin(None)
-                replacement.finish()
+                self._replace(i, death, in_step=True)
         frames, records, commands, noop_frames = self._arrays
         advance(self.positions, commands, noop_frames, records)
         return frames.copy(), records.copy()
@@ -174,46 +204,91 @@ class WorkerGames:
             try:
                 worker.finish()
             except WorkerDied as death:
-                self._replace(i, death, self.positions[worker.part])
+                self._replace(i, death, in_step=False)
         return self._arrays.frames.copy()
 
-    def _replace(self, index: int, death: WorkerDied, positions: list[Position]) -> _Worker:
-        """Start a new worker for one that died, and bring its games to the positions."""
-        worker = self._workers[index] = self._start(self._workers[index].part)
-        self._report(f"warning: {death}; a new one takes its games up where they stood")
-        worker.begin(positions)
-        worker.finish()
-        return worker
+    def _replace(self, index: int, death: WorkerDied, in_step: bool) -> None:
+        """Start a new worker for one that died, bring its games to their positions, and let it
+        carry out the step, if there is one.
+
+        Raises:
+            WorkerDied: if the new workers die, too.
+        """
+        part = self._workers[index].part
+        for attempt in range(_MAX_REPLACEMENTS):
+            time.sleep(attempt * _PAUSE_S)
+            self._workers[index].stop()
+            try:
+                worker = self._workers[index] = self._start(part)
+            except OSError as error:
+                death = WorkerDied(f"no worker process could be started: {error.strerror or error}")
+                continue
+            self._report(f"warning: {death}; a new one takes its games up where they stood")
+            try:
+                worker.begin(self.positions[part])
+                worker.finish()
+                if in_step:
+                    worker.begin(None)
+                    worker.finish()
+                return
+            except WorkerDied as error:
+                death = error
+        was_killed = self._workers[index].process.exitcode == -signal.SIGKILL
+        hint = "; if memory is short, use fewer --num-envs" if was_killed else ""
+        raise WorkerDied(f"{death}, the last of {_MAX_REPLACEMENTS + 1} failures in a row{hint}")
 
     def close(self) -> None:
         """Stop the workers, even in the middle of a step."""
         for worker in self._workers:
             worker.kill()
         for worker in self._workers:
-            worker.process.join()
+            worker.stop()
         self._workers = []
+
+
+@contextmanager
+def _signals_for_the_trainer() -> Iterator[None]:
+    """Processes that begin inside the block do not get them, from their first instant on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    try:
+        # It begins with the first worker. Then it would unblock SIGINT and SIGTERM here.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_TRAINER)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(
     connection: Connection, shared: _Shared, part: slice, config: EnvConfig, num_retrying: int
 ) -> None:
     """The worker process: plays its part of the games until the trainer closes the pipe."""
-    os.nice(_NICENESS)
-    frames, records, commands, noop_frames = (array[part] for array in shared.arrays())
+    with contextlib.suppress(OSError):  # forbidden in some sandboxes
+        os.nice(_NICENESS)
     try:
-        games = [
-            MarioGame(config, save_points=i < num_retrying) for i in range(part.start, part.stop)
-        ]
-        while True:
-            positions = connection.recv()
-            for i, game in enumerate(games):
-                if positions is not None:
-                    frames[i] = replay(game, positions[i])
-                elif commands[i] != IDLE:
-                    command, noops = int(commands[i]), int(noop_frames[i])
-                    frames[i], records[i] = execute(game, command, noops)
-            connection.send(None)
+        _play(connection, shared.arrays(), part, config, num_retrying)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+    except UserError as error:
+        connection.send((UserError, str(error)))
+    except (MemoryError, OSError) as error:
+        message = f"worker process {os.getpid()} failed: {str(error) or 'out of memory'}"
+        connection.send((WorkerDied, message))
     except Exception:
-        connection.send(traceback.format_exc())
+        connection.send((RuntimeError, f"a worker process failed:\n{traceback.format_exc()}"))
+
+
+def _play(
+    connection: Connection, arrays: _Arrays, part: slice, config: EnvConfig, num_retrying: int
+) -> None:
+    frames, records, commands, noop_frames = (array[part] for array in arrays)
+    games = [MarioGame(config, save_points=i < num_retrying) for i in range(part.start, part.stop)]
+    while True:
+        positions = connection.recv()
+        for i, game in enumerate(games):
+            if positions is not None:
+                frames[i] = replay(game, positions[i])
+            elif commands[i] != IDLE:
+                command, noops = int(commands[i]), int(noop_frames[i])
+                frames[i], records[i] = execute(game, command, noops)
+        connection.send(None)

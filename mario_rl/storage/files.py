@@ -1,5 +1,7 @@
 """Writes files so that no crash leaves half of one."""
 
+import contextlib
+import errno
 import itertools
 import json
 import os
@@ -11,6 +13,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mario_rl.errors import DamagedFile, UserError, first_line
+
+# What file systems answer that cannot do this at all, such as CIFS, vboxsf and some of FUSE.
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_FSYNC_OF_DIRECTORIES = _NOT_SUPPORTED | {errno.EBADF}
+_NO_OPEN_OF_DIRECTORIES = _NOT_SUPPORTED | {errno.EACCES, errno.EPERM, errno.EISDIR}
 
 
 def make_directory(path: Path) -> None:
@@ -54,19 +61,48 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _sync_directory(path.parent)
     except OSError as error:
         if error.errno is not None and error.filename is None:  # a write does not name the file
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a broken disk: the error above says more
+            temporary.unlink(missing_ok=True)
+
+
+def sync_file(descriptor: int) -> None:
+    """Force a file to the disk, on file systems that can.
+
+    Where they cannot, the file is as safe as that file system makes it.
+
+    Raises:
+        OSError: if the disk fails, or is full.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+
+
+def _sync_directory(directory: Path) -> None:
+    """Force the names in a directory to the disk, on file systems that can."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _NO_OPEN_OF_DIRECTORIES:
+            raise
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC_OF_DIRECTORIES:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from mario_rl.errors import RunInUse, UserError, shown
+from mario_rl.errors import UserError, shown
 from mario_rl.fields import RUN_NAME, matches
-from mario_rl.storage.files import make_directory
+from mario_rl.storage.run_lock import RunLock
 
 
 class RunPaths:
@@ -67,24 +65,17 @@ class RunPaths:
         raise UserError(f"no run {self.run_name!r}: there are {', '.join(runs[:10])}{more}")
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Held while a process trains this run; the system frees it if the process dies.
+    def lock(self) -> Iterator[RunLock]:
+        """Held while a process trains this run. It must `confirm` the lock before it writes.
 
         Raises:
             RunInUse: if another process holds it.
         """
-        make_directory(self.checkpoints)
-        lock = FileLock(self.checkpoints / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunInUse(
-                f"run {self.run_name!r} is being trained by another process; "
-                "wait for it, or choose another --run-name"
-            ) from None
+        lock = RunLock(self.checkpoints, self.run_name)
+        lock.take()
         try:
             self._remove_leftovers()
-            yield
+            yield lock
         finally:
             lock.release()
 

@@ -39,7 +39,7 @@ from mario_rl.fields import (
     matches,
 )
 from mario_rl.games.interface import OUTCOMES
-from mario_rl.storage.files import atomic_write, read_json, write_json
+from mario_rl.storage.files import atomic_write, read_json, sync_file, write_json
 from mario_rl.storage.plain import check_column, from_plain, plain_type, read_as
 
 CHECKSUMS = "checksums.json"  # of the CSV files in the same folder
@@ -208,7 +208,7 @@ class RecordLog:
 
     def sync(self) -> None:
         """Force everything that was flushed to the disk."""
-        os.fsync(self._file.fileno())
+        sync_file(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

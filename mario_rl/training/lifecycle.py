@@ -27,7 +27,7 @@ from mario_rl.device import (
     out_of_memory,
     trunk_dtype,
 )
-from mario_rl.errors import Diverged, UserError, reason
+from mario_rl.errors import Diverged, RunInUse, UserError, reason
 from mario_rl.machine import available_memory_bytes
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.settings import flag_of
@@ -35,6 +35,7 @@ from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import to_plain
 from mario_rl.storage.recorder import Recorder
+from mario_rl.storage.run_lock import RunLock
 from mario_rl.training.assembly import build_games, build_learner, build_trainer
 from mario_rl.training.description import describe_run, note_session
 from mario_rl.training.display import Display
@@ -109,17 +110,17 @@ def train(
         if not CheckpointStore(paths.checkpoints).exists():
             paths.require_stats()
             raise UserError(f"run {paths.run_name!r} has no checkpoint; choose another --run-name")
-        with paths.lock():
-            _train(paths, given, say, plain)
+        with paths.lock() as lock:
+            _train(paths, lock, given, say, plain)
         return
     paths.require_new()
     config = Config().replaced(given)
     device = choose_device(config.run.device)
     _place_replay(config, device, "use at most --replay-capacity {largest}")
-    with paths.lock():
+    with paths.lock() as lock:
         learner = build_learner(config, torch.device("cpu"))
         create_run(paths, config, learner.begin_state().result(), Lineage())
-        _train(paths, given, say, plain)
+        _train(paths, lock, given, say, plain)
 
 
 @dataclass(frozen=True)
@@ -131,14 +132,16 @@ class _Machine:
     frames_device: torch.device | None
 
 
-def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None], plain: bool) -> None:
+def _train(
+    paths: RunPaths, lock: RunLock, given: dict[str, Any], say: Callable[[str], None], plain: bool
+) -> None:
     """Train from the newest checkpoint on."""
     with ExitStack() as stack:
         try:
-            session = _open(paths, given, say, plain, stack)
+            session = _open(paths, lock, given, say, plain, stack)
             try:
                 session.run()
-            except Diverged:
+            except (Diverged, RunInUse):
                 raise
             except (UserError, OSError) as error:
                 raise UserError(f"{reason(error)}; go on with: {resume_command(paths)}") from None
@@ -150,6 +153,7 @@ def _train(paths: RunPaths, given: dict[str, Any], say: Callable[[str], None], p
 
 def _open(
     paths: RunPaths,
+    lock: RunLock,
     given: dict[str, Any],
     say: Callable[[str], None],
     plain: bool,
@@ -179,6 +183,7 @@ def _open(
         evaluator,
         store,
         state.lineage,
+        lock.confirm,
         model,
         not (progress and progress.unwritten_model),
         progress.checkpointed_episodes if progress else 0,

@@ -6,6 +6,7 @@ checkpoint that succeeds.
 """
 
 import copy
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.console import warn
-from mario_rl.errors import UserError, reason
+from mario_rl.errors import RunInUse, UserError, reason
 from mario_rl.evaluation.figures import Evaluation
 from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.paths import RunPaths
@@ -35,12 +36,14 @@ class Saver:
         evaluator: Evaluator,
         store: CheckpointStore,
         lineage: Lineage,
+        confirm_lock: Callable[[], None],
         model: SavedModel | None = None,
         model_is_written: bool = True,
         checkpointed_episodes: int = 0,
     ) -> None:
         """
         Args:
+            confirm_lock: raises RunInUse if another process has taken the run over.
             model: the best so far.
             model_is_written: whether its file is that of the best.
             checkpointed_episodes: the number of episodes at the newest checkpoint.
@@ -50,6 +53,7 @@ class Saver:
         self._evaluator = evaluator
         self._store = store
         self._lineage = lineage
+        self._confirm_lock = confirm_lock
         self._model = model
         self._model_is_written = model_is_written
         self._checkpointed_episodes = checkpointed_episodes
@@ -112,6 +116,7 @@ class Saver:
             self._store.save(to_plain(state), rows, new_rows, trainer.replay.ring.frames_of)
 
         def save() -> None:
+            self._confirm_lock()
             errors = []
             # The model first: a checkpoint that knows of it must find it. But a file that cannot
             # be written must not prevent the others.
@@ -144,16 +149,22 @@ class Saver:
             self.wait()
 
     def wait(self) -> None:
-        """Wait until the checkpoint is written that was begun."""
+        """Wait until the checkpoint is written that was begun.
+
+        Raises:
+            RunInUse: if another process has taken the run over; this one must end.
+        """
         if self._saving is None:
             return
         saving, self._saving = self._saving, None
         try:
             saving.result()
             self._failure, self._failures = None, 0
-        except UserError as error:
-            warn(f"{error}; training goes on, and the next checkpoint tries again")
-            self._failure, self._failures = error, self._failures + 1
+        except RunInUse:
+            raise
+        except (UserError, OSError) as error:
+            warn(f"{reason(error)}; training goes on, and the next checkpoint tries again")
+            self._failure, self._failures = UserError(reason(error)), self._failures + 1
             self._instant = None
 
     def finish(self) -> None:
@@ -161,6 +172,7 @@ class Saver:
 
         Raises:
             UserError: if it cannot be written.
+            RunInUse: as in `wait`.
         """
         self.begin()
         self.wait()
