@@ -35,13 +35,13 @@ class Progress:
     records: Mapping[RecordName, Bytes | Count]
     unwritten_model: SavedModel | None = None  # the best, if its file could not be written
 
-    def check(self) -> None:
+    def check(self, config: Config) -> None:
         """
         Raises:
             ValueError: names a field that does not fit the others.
         """
         with _inside("trainer"):
-            self.trainer.check()
+            self.trainer.check(config)
         if self.unwritten_model is not None:
             with _inside("unwritten_model"):
                 self.unwritten_model.check()
@@ -92,7 +92,7 @@ class RunState:
             check_learner(config, state.learner)
         if state.progress is not None:
             with _inside("progress"):
-                state.progress.check()
+                state.progress.check(config)
             with _inside("progress.trainer.rollout.exploration"):
                 check_exploration(config, state.progress.trainer.rollout.exploration)
         return state

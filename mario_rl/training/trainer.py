@@ -49,16 +49,30 @@ class TrainerState:
     rollout: RolloutState
     n_step: AllPending
 
-    def check(self) -> None:
+    def check(self, config: Config) -> None:
         """
         Raises:
             ValueError: names a field that does not fit the others.
         """
+        due = updates_due(config, self.env_steps)
+        before = updates_due(config, self.env_steps - config.exploration.num_envs)  # the last step
+        if not before <= self.updates <= due:
+            raise ValueError(
+                f"updates is {self.updates}, and must be in [{before}, {due}] after env_steps "
+                f"{self.env_steps}"
+            )
         if self.metrics and "loss" not in self.metrics:
             raise ValueError("metrics.loss is missing")
         self.rollout.check()
         if self.replay.rows_written == 0 and any(map(len, self.rollout.actions)):
             raise ValueError("replay.rows_written is 0, and something was played")
+
+
+def updates_due(config: Config, env_steps: int) -> int:
+    """How many updates the replay ratio asks for until then."""
+    learner = config.learner
+    learned_steps = env_steps - learner.learning_starts
+    return max(0, int(learned_steps * learner.replay_ratio / learner.batch_size))
 
 
 class Trainer:
@@ -133,9 +147,7 @@ class Trainer:
     def _learn(self) -> None:
         """Begin the updates that are due by the replay ratio."""
         config = self.config.learner
-        learned_steps = self.env_steps - config.learning_starts
-        due = int(learned_steps * config.replay_ratio / config.batch_size) - self.updates
-        for _ in range(due):
+        for _ in range(updates_due(self.config, self.env_steps) - self.updates):
             self._use_update()
             batch = self.replay.sample(
                 config.batch_size, self.importance_exponent, self._sample_rng
