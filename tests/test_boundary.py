@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mutations import (
@@ -32,6 +33,7 @@ from mario_rl.agent.shipped import model_file
 from mario_rl.config import Config
 from mario_rl.errors import UserError, shown
 from mario_rl.fields import AnyFloat, Array, Count, RunName
+from mario_rl.reports.plots import draw_training, save
 from mario_rl.reports.recorded_runs import read_run
 from mario_rl.storage.checkpoint import CheckpointStore, Manifest
 from mario_rl.storage.files import read_json, write_json
@@ -286,6 +288,15 @@ def test_tables(table, copy, capsys):
                 message = said(lambda: read_statistics(copy), capsys)
                 assert message is not None and table.file in message, changed
     assert not failures, "\n".join(failures)
+
+
+def test_a_rate_beside_its_interval_is_drawn(copy):
+    path = copy.evaluations_csv
+    table = pd.read_csv(path).assign(clear_rate=0.5, clear_rate_low=1, clear_rate_high=0)
+    table.to_csv(path, index=False)
+    vouch(copy.stats, path.name)
+    run = read_run(copy.run_name, copy.output_dir)
+    save(lambda figure: draw_training(figure, run), copy.stats / "figure.svg")
 
 
 # not a matter of a single field

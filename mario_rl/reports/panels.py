@@ -151,7 +151,8 @@ def _draw_error_bars(
         steps,
         values,
         # Lists: of a series or an array with one row, older pandas and numpy warn.
-        yerr=((values - low).tolist(), (high - values).tolist()),
+        # Matplotlib refuses negative ones, and a file can say anything.
+        yerr=((values - low).clip(0).tolist(), (high - values).clip(0).tolist()),
         color=BLUE,
         ecolor=PALE_BLUE,
         elinewidth=3,
