@@ -67,7 +67,10 @@ class Session:
                 evaluate = False
             elif saver.due:
                 saver.begin()
-            if self._signals.stop_requested() or budget_spent(trainer) >= 1:
+            if budget_spent(trainer) >= 1:
+                break
+            if self._signals.stop_requested():
+                self._display.line("stopping: the run is being saved")
                 break
             saver.before_step()
             trainer.step()
@@ -77,6 +80,7 @@ class Session:
                 self._display.update(self._status())
         saver.finish()
         self._display.update(self._status())
+        self._display.close()  # the command to go on is the last line
         self._say_farewell()
 
     def _evaluate(self) -> None:
