@@ -85,7 +85,11 @@ def ending_at_ctrl_c() -> Iterator[None]:
     A KeyboardInterrupt in PyTorch's native code, above all while PyTorch is imported, would abort
     the process with a stack trace.
     """
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # as in the background of a script
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:
@@ -98,6 +102,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # one more ends what Python does at its end
         sys.exit(130)
     except BrokenPipeError:  # the program that reads our output, such as head, has ended
         sys.exit(0)

@@ -86,6 +86,11 @@ def is_live() -> bool:
         return False
 
 
+def shows_warnings() -> bool:
+    """Whether stderr is a terminal."""
+    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+
+
 def open_closed_streams() -> None:
     """Open the null device as stdin, stdout and stderr, where a process was started without them.
 

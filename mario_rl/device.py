@@ -83,17 +83,20 @@ def limit_memory(device: torch.device, fraction: float) -> str:
     return "device: CPU (--gpu-memory-fraction has no effect here)"
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether the device's memory limit is reached. MPS has no exception type of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)
-
-
-def out_of_memory() -> UserError:
-    """The error that tells the user so."""
-    return UserError(
-        "the GPU's memory limit is reached: lower --batch-size, raise --gpu-memory-fraction, or "
-        "free the GPU of other programs"
-    )
+def shortage(error: Exception) -> UserError | None:
+    """What to tell the user if an error of PyTorch, NumPy or Python says that memory or threads are
+    short; None for other errors. PyTorch has a type only for the memory of CUDA."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in text:
+        return UserError(
+            "the GPU's memory limit is reached: lower --batch-size, raise --gpu-memory-fraction, "
+            "or free the GPU of other programs"
+        )
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text:
+        return UserError("memory is short: lower --replay-capacity or --num-envs, or free some")
+    if "can't start new thread" in text:
+        return UserError("the system starts no more threads: raise its limit (ulimit -u)")
+    return None
 
 
 def gpu_memory(device: torch.device) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import importlib.metadata
 import math
 import os
 import platform
+import resource
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from typing import Any
 import psutil
 
 from mario_rl import cgroups
+from mario_rl.errors import UserError
+
+# What a process opens now and then, besides what it knows of: libraries, files being written.
+_OTHER_FILES = 40
 
 
 def available_memory_bytes() -> int:
@@ -27,12 +32,34 @@ def available_memory_bytes() -> int:
 
 
 def resident_memory_bytes() -> int:
-    """Resident memory of this process and its workers."""
+    """Resident memory of this process and its workers; 0 for what cannot be read now."""
     total = 0
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_info().rss
+    with contextlib.suppress(psutil.Error, OSError):
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+            with contextlib.suppress(psutil.Error, OSError):
+                total += process.memory_info().rss
     return total
+
+
+def allow_open_files(more: int) -> None:
+    """Raise this process's limit of open files, if need be and as far as the system lets us.
+
+    Args:
+        more: how many will be opened besides those that are open.
+
+    Raises:
+        UserError: if that is too few.
+    """
+    count = len(os.listdir("/dev/fd")) + more + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise UserError(
+            f"up to {count} files will be open, and the system allows {hard}: raise its limit "
+            "(ulimit -n), or lower --num-envs"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 def available_cores() -> int:

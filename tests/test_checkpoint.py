@@ -1,5 +1,8 @@
 """Checkpoints and models on disk: incremental, complete, and safe to load."""
 
+import builtins
+import errno
+import io
 import os
 import subprocess
 import sys
@@ -208,3 +211,54 @@ def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path):
 def test_run_names_that_could_lead_elsewhere_are_refused(tmp_path, name):
     with pytest.raises(UserError, match="--run-name"):
         RunPaths(tmp_path, name)
+
+
+@pytest.mark.parametrize("suffix", ["json", "state.pt", "frames.npy"])
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(
+    tmp_path, monkeypatch, capsys, suffix, code
+):
+    ring, store = Ring(10), CheckpointStore(tmp_path)
+    save_some(store, ring, [4, 4])
+    opened = builtins.open
+
+    def open_file(path, *args, **kwargs):
+        if str(path).endswith(f"000002.{suffix}"):
+            raise OSError(code, os.strerror(code), str(path))
+        return opened(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", open_file)
+        patch.setattr(io, "open", open_file)
+        store = CheckpointStore(tmp_path)
+        if code == errno.EIO:  # a bad sector: what it held is lost
+            assert store.load(dict).state["written"] == 4
+            assert "going back" in capsys.readouterr().err
+        else:
+            with pytest.raises(UserError, match="cannot be read") as error:
+                store.load(dict)
+            assert not isinstance(error.value, DamagedFile)
+    if code != errno.EIO:
+        assert CheckpointStore(tmp_path).load(dict).state["written"] == 8
+
+
+def test_more_files_of_frames_than_may_be_open(tmp_path):
+    ring, store = Ring(100), CheckpointStore(tmp_path)
+    save_some(store, ring, [1] * 80)
+    script = f"""
+import resource
+from pathlib import Path
+from mario_rl.storage.checkpoint import CheckpointStore
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, hard))
+print(len(CheckpointStore(Path({str(tmp_path)!r})).load(dict).frames))
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))
+try:
+    CheckpointStore(Path({str(tmp_path)!r})).load(dict)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    result = python(script)
+    number, error = result.stdout.splitlines()
+    assert number == "80", result.stderr
+    assert error.startswith("UserError up to ") and "ulimit -n" in error

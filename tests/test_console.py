@@ -382,3 +382,17 @@ def test_a_run_that_nobody_sees_is_trained_and_saved(redirection, tmp_path):
     description = read_json(folder / "stats/unseen/run.json")
     assert r"--output-dir $'caf\xe9'" in description["command"]
     description["command"].encode()  # no surrogate
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    """As in the background of a script."""
+    code = (
+        "import os, signal\n"
+        "from mario_rl.cli import ending_at_ctrl_c\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "with ending_at_ctrl_c():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "print('still here')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "still here\n"

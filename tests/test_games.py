@@ -406,3 +406,24 @@ def test_signals_to_the_process_group_do_not_end_the_workers():
         trainer.kill()
         trainer.communicate()
     assert trainer.returncode == 0 and errors == ""
+
+
+def test_workers_start_where_the_current_directory_was_deleted(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\n"
+        "from mario_rl.config import EnvConfig\n"
+        "from mario_rl.games.workers import WorkerGames\n"
+        "if __name__ == '__main__':\n"
+        "    os.rmdir(os.getcwd())\n"
+        "    games = WorkerGames(EnvConfig(stage='1-1'), 1, print)\n"
+        "    print(len(games.pids()))\n"
+        "    games.close()\n"
+    )
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    result = subprocess.run(
+        [sys.executable, str(script)], cwd=gone, env=environment, capture_output=True, text=True
+    )
+    assert result.stdout == "1\n", result.stderr

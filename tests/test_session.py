@@ -1,9 +1,12 @@
 """Checkpoints that are written while training goes on."""
 
+import errno
+import os
 import re
 import shutil
 import tarfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,10 +225,69 @@ def test_a_model_that_cannot_be_written_is_written_later(make_saver, capsys):
     paths.model.rmdir()
     saver.finish()
     assert SavedModel.load(paths.model).evaluation == EVALUATION
-    paths.model.unlink()
+    for spoil in (paths.model.unlink, lambda: paths.model.write_bytes(b"")):
+        spoil()
+        step(saver, trainer)
+        saver.finish()
+        assert SavedModel.load(paths.model).evaluation == EVALUATION
+
+
+def test_a_model_that_is_lost_and_cannot_be_written_is_in_the_checkpoint(make_saver):
+    saver, trainer, paths = make_saver(CheckpointStore)
     step(saver, trainer)
+    saver.take_model(EVALUATION)
+    saver.wait()
+    paths.model.unlink()
+    paths.model.mkdir()
+    step(saver, trainer)
+    with pytest.raises(UserError):
+        saver.finish()
+    state = CheckpointStore(paths.checkpoints).load(RunState.from_file).state
+    assert state.progress.unwritten_model.evaluation == EVALUATION
+
+
+def test_records_of_another_run_are_not_overwritten(make_saver):
+    saver, trainer, paths = make_saver(CheckpointStore)
+    step(saver, trainer)
+    shutil.rmtree(paths.stats)
+    describe_run(paths, CONFIG, Lineage(run_id="0" * 32))
+    paths.episodes_csv.write_text("of the other run")
+    with pytest.raises(UserError, match="is of another run"):
+        saver.finish()
+    assert paths.episodes_csv.read_text() == "of the other run"
+    assert CheckpointStore(paths.checkpoints).exists(), "the checkpoint is written all the same"
+
+
+def test_frames_that_cannot_be_reached_are_written_again(make_saver, monkeypatch, capsys):
+    saver, trainer, paths = make_saver(CheckpointStore)
+    step(saver, trainer)
+    saver.begin()
+    saver.wait()
+    stat = Path.stat
+
+    def refused(path, **kwargs):
+        if path.suffix == ".npy":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **kwargs)
+
+    step(saver, trainer)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refused)
+        saver.begin()
+        saver.wait()
+    assert "are gone" in capsys.readouterr().err
+    CheckpointStore(paths.checkpoints).load(RunState.from_file)
+
+
+def test_a_checkpoint_for_which_memory_is_short_is_left_out(make_saver, monkeypatch, capsys):
+    saver, trainer, paths = make_saver(CheckpointStore)
+    step(saver, trainer)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.learner, "begin_state", lambda: [0] * (1 << 60))
+        saver.begin()
+    assert "memory is short" in capsys.readouterr().err
     saver.finish()
-    assert SavedModel.load(paths.model).evaluation == EVALUATION
+    assert CheckpointStore(paths.checkpoints).exists()
 
 
 def test_the_model_of_another_run_is_not_overwritten(make_saver, capsys):

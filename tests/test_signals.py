@@ -42,25 +42,29 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_suspension_is_told_once():
+def test_suspended_time_is_told_once():
     child = subprocess.Popen(
         [sys.executable, "-c",
          "import sys, time\n"
          "from mario_rl.training.signals import Signals\n"
          "signals = Signals()\n"
          "with signals.handled():\n"
-         "    print(signals.was_suspended(), flush=True)\n"
+         "    time.sleep(1)\n"
+         "    signals.stop_requested()\n"
+         "    print(signals.take_suspended_s(), flush=True)\n"
          "    sys.stdin.readline()\n"
-         "    print(signals.was_suspended(), signals.was_suspended(), flush=True)\n"],
+         "    print(signals.take_suspended_s(), signals.take_suspended_s(), flush=True)\n"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TRAIN.parent,
     )  # fmt: skip
-    assert child.stdout.readline() == "False\n"
+    assert child.stdout.readline() == "0.0\n"
     child.send_signal(signal.SIGSTOP)
     while psutil.Process(child.pid).status() != psutil.STATUS_STOPPED:
         time.sleep(0.01)
+    time.sleep(1)
     child.send_signal(signal.SIGCONT)
     output, _ = child.communicate("\n")
-    assert output == "True False\n"
+    first, second = map(float, output.split())
+    assert 1 <= first < 4 and second == 0
 
 
 def test_a_run_is_saved_at_a_hangup_and_suspended_time_does_not_count(tmp_path):

@@ -91,6 +91,7 @@ class _Worker:
         self.process = context.Process(
             target=_work, args=(theirs, shared, part, config, num_retrying), daemon=True
         )
+        _leave_deleted_folder()
         try:
             with theirs, _signals_for_the_trainer():
                 self.process.start()
@@ -244,6 +245,14 @@ class WorkerGames:
         for worker in self._workers:
             worker.stop()
         self._workers = []
+
+
+def _leave_deleted_folder() -> None:
+    """Python starts no process while its current directory is one that was deleted."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        os.chdir("/")
 
 
 @contextmanager

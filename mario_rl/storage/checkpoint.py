@@ -21,9 +21,10 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import numpy as np
 
 from mario_rl.console import warn
-from mario_rl.errors import DamagedFile, UserError, first_line
+from mario_rl.errors import DamagedFile, UserError
 from mario_rl.fields import Checksum, Count, FileName, Number, RunId
-from mario_rl.storage.files import atomic_write, read_json, write_json
+from mario_rl.machine import allow_open_files
+from mario_rl.storage.files import atomic_write, read_json, reading_error, write_json
 from mario_rl.storage.plain import read_as
 from mario_rl.storage.tensor_file import SCHEMA, check_schema, load_tensors, save_tensors
 
@@ -107,8 +108,10 @@ class CheckpointStore:
         return range(max(rows.start, first), rows.stop)
 
     def _is_there(self, segment: Segment) -> bool:
-        path = self._directory / segment.file
-        return path.is_file() and path.stat().st_size == segment.bytes
+        try:
+            return (self._directory / segment.file).stat().st_size == segment.bytes
+        except OSError:
+            return False
 
     def save(
         self,
@@ -187,6 +190,7 @@ class CheckpointStore:
             self._verify(entry)
         state_path = self._directory / manifest.state.file
         content = load_tensors(state_path, "checkpoint")
+        allow_open_files(len(manifest.frames))  # one for each that is mapped
         frames = [self._frames(path, segment) for segment in manifest.frames]
         try:
             state = decode(content)
@@ -212,9 +216,12 @@ class CheckpointStore:
 
     def _verify(self, entry: StateFile | Segment) -> None:
         path = self._directory / entry.file
-        if not path.is_file():
-            raise DamagedFile(f"{path} is missing")
-        found = _fingerprint(path)
+        try:
+            found = _fingerprint(path)
+        except FileNotFoundError:
+            raise DamagedFile(f"{path} is missing") from None
+        except OSError as error:
+            raise reading_error(path, error) from None
         if (found["bytes"], found["crc32"]) != (entry.bytes, entry.crc32):
             raise DamagedFile(f"{path} is damaged: its checksum is wrong")
 
@@ -223,7 +230,7 @@ class CheckpointStore:
         try:
             frames = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
         except (OSError, OverflowError, SyntaxError, TypeError, ValueError) as error:
-            raise DamagedFile(f"{path} is damaged: {first_line(error)}") from None
+            raise reading_error(path, error) from None
         if frames.dtype != np.uint8 or frames.ndim != 4 or not frames.flags.c_contiguous:
             raise DamagedFile(f"{path} is damaged: it holds {frames.dtype} {frames.shape}")
         if len(frames) != segment.end_row - segment.first_row:

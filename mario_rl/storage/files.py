@@ -20,6 +20,13 @@ _NO_FSYNC_OF_DIRECTORIES = _NOT_SUPPORTED | {errno.EBADF}
 _NO_OPEN_OF_DIRECTORIES = _NOT_SUPPORTED | {errno.EACCES, errno.EPERM, errno.EISDIR}
 
 
+# Of reading: too many open files, no memory, no permission, a server that does not answer.
+_NOT_THE_FILES_FAULT = {
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ESTALE,
+    errno.ETIMEDOUT, errno.ENOTCONN,
+}  # fmt: skip
+
+
 def make_directory(path: Path) -> None:
     """
     Raises:
@@ -152,11 +159,19 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("its checksum is wrong")
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path} is damaged: {first_line(error)}") from None
+    except (OSError, MemoryError, ValueError, RecursionError) as error:
+        raise reading_error(path, error) from None
     return value
+
+
+def reading_error(path: Path, error: Exception) -> UserError:
+    """What to raise when a file could not be read: that it is damaged, unless the machine was at
+    fault, for the file may then be intact."""
+    if isinstance(error, MemoryError):
+        return UserError(f"{path} cannot be read: out of memory")
+    if isinstance(error, OSError) and error.errno in _NOT_THE_FILES_FAULT:
+        return UserError(f"{path} cannot be read: {error.strerror}")
+    return DamagedFile(f"{path} is damaged: {first_line(error)}")
 
 
 def _checksum(value: dict[str, Any]) -> str:

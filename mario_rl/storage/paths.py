@@ -82,7 +82,7 @@ class RunPaths:
     def _remove_leftovers(self) -> None:
         """Of processes that were killed in the middle of `atomic_write`."""
         for path in (
-            *self.model.parent.glob(f"{self.model.name}.*.tmp"),
+            *self.model.parent.glob(f"{self.model.name}.[0-9]*.tmp"),
             *self.checkpoints.glob("*.tmp"),
             *self.stats.glob("*.tmp"),
         ):

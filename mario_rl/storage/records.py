@@ -184,16 +184,17 @@ class RecordLog:
         written, self._written = self._written, None
         if written is None:
             self._write_all()
-            self._file.close()
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+            before, self._file = self._file, open(self.path, "ab", buffering=0)  # noqa: SIM115
+            before.close()
         elif self._file.write(self._content[written:]) < len(self._content) - written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         self._written = len(self._content)
 
     def restore(self) -> None:
-        """Let the next `flush` write the file again if somebody deleted or replaced it."""
+        """Let the next `flush` write the file again if somebody deleted, replaced or cut it."""
         try:
-            intact = os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+            found, ours = os.stat(self.path), os.fstat(self._file.fileno())
+            intact = os.path.samestat(found, ours) and found.st_size == self._written
         except FileNotFoundError:
             intact = False
         if not intact:

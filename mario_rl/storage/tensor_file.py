@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mario_rl.errors import DamagedFile, UserError, shown
-from mario_rl.storage.files import atomic_write, require_file
+from mario_rl.storage.files import atomic_write, reading_error, require_file
 
 SCHEMA = 5  # 1 had no checksum, 2 no save points, 3 no names for metrics, 4 no ids of runs
 
@@ -67,6 +67,8 @@ def load_tensors(path: Path, kind: str, read_tensors: bool = True) -> dict[str, 
             warnings.simplefilter("ignore")  # of odd pickles, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=not read_tensors)
     except Exception as error:  # a damaged file can raise anything, at great length
+        if not isinstance(cannot_read := reading_error(path, error), DamagedFile):
+            raise cannot_read from None
         raise DamagedFile(
             f"{path} is damaged or is no Mario RL {kind} ({type(error).__name__})"
         ) from None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mario_rl.console import is_live, printable, tell
+from mario_rl.console import is_live, printable, shows_warnings, tell
 
 PLAIN_INTERVAL_S = 15.0
 LIVE_INTERVAL_S = 0.5
@@ -55,7 +55,7 @@ class Display:
 
             console = Console(force_terminal=True, force_interactive=True, force_jupyter=False)
             # Without a thread of its own, in which an error would be out of reach.
-            self._live = Live(console=console, auto_refresh=False)
+            self._live = Live(console=console, auto_refresh=False, redirect_stderr=shows_warnings())
             self._draw(self._live.start)
 
     @property

@@ -20,14 +20,13 @@ from mario_rl.console import warn
 from mario_rl.device import (
     choose_device,
     frames_device,
-    is_out_of_memory,
     leave_cores_to_the_games,
     limit_memory,
     make_deterministic,
-    out_of_memory,
+    shortage,
     trunk_dtype,
 )
-from mario_rl.errors import Diverged, RunInUse, UserError, reason
+from mario_rl.errors import DamagedFile, Diverged, RunInUse, UserError, reason
 from mario_rl.machine import available_memory_bytes
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.settings import flag_of
@@ -145,10 +144,10 @@ def _train(
                 raise
             except (UserError, OSError) as error:
                 raise UserError(f"{reason(error)}; go on with: {resume_command(paths)}") from None
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if (line := shortage(error)) is None:
                 raise
-            raise out_of_memory() from None
+            raise line from None
 
 
 def _open(
@@ -248,8 +247,10 @@ def _with_model(paths: RunPaths, progress: Progress) -> tuple[Progress, SavedMod
     if progress.unwritten_model is not None:
         return progress, progress.unwritten_model
     try:
-        return progress, SavedModel.load(paths.model)
-    except UserError as error:
+        if paths.model.exists():
+            return progress, SavedModel.load(paths.model)
+        warn(f"{paths.model} is gone; the next evaluation writes another")
+    except DamagedFile as error:
         warn(f"{error}; the next evaluation writes another")
     return replace(progress, evaluator=replace(progress.evaluator, best=None)), None
 

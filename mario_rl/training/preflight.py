@@ -1,7 +1,6 @@
 """What a run will need is checked before its first step: an error hours later would cost more."""
 
 import os
-import resource
 import shutil
 from pathlib import Path
 
@@ -10,13 +9,12 @@ from mario_rl.config import Config
 from mario_rl.console import warn
 from mario_rl.errors import UserError
 from mario_rl.games.workers import required_descriptors
+from mario_rl.machine import allow_open_files
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.storage.checkpoint import KEPT_CHECKPOINTS
 from mario_rl.storage.files import make_directory
 from mario_rl.storage.paths import RunPaths
 
-# Open files of a run apart from its games: records, libraries, what is being written.
-_OTHER_DESCRIPTORS = 40
 # The state in a checkpoint: four networks, and two numbers for each weight in the optimizer.
 _STATE_PER_NETWORK = 6
 
@@ -37,8 +35,7 @@ def check_machine(paths: RunPaths, config: Config, weights: Weights) -> None:
     _check_disk(paths, config, weights)
     if config.run.games == "workers":
         # Twice: for the games of the training, and of the evaluations.
-        games = 2 * required_descriptors(config.exploration.num_envs)
-        _check_descriptors(len(os.listdir("/dev/fd")) + games + _OTHER_DESCRIPTORS)
+        allow_open_files(2 * required_descriptors(config.exploration.num_envs))
 
 
 def _check_folder(folder: Path) -> None:
@@ -62,16 +59,3 @@ def _check_disk(paths: RunPaths, config: Config, weights: Weights) -> None:
         raise UserError(f"{needed} {states / 2**30:.1f} GiB: free some, or use --output-dir")
     if free + written < states + frames:
         warn(f"{needed} {(states + frames) / 2**30:.1f} GiB when the replay is full")
-
-
-def _check_descriptors(count: int) -> None:
-    """Raise the limit of open files as far as the system lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= count:
-        return
-    if hard != resource.RLIM_INFINITY and hard < count:
-        raise UserError(
-            f"the run opens up to {count} files, and the system allows {hard}: raise the limit "
-            "(ulimit -n), or lower --num-envs"
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))

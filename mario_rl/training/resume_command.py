@@ -25,9 +25,17 @@ def resume_command(paths: RunPaths) -> str:
         script = Path(__file__).parents[2] / "progressive_mario_trainer.py"
         words = [_shortest("python", Path(sys.executable)), _relative(script)]
     words += ["--run-name", paths.run_name, "--resume"]
-    if paths.output_dir.resolve() != Path.cwd():
-        words += ["--output-dir", str(paths.output_dir)]
+    if not _is_here(paths.output_dir):
+        folder = str(paths.output_dir)
+        words += [f"--output-dir={folder}"] if folder.startswith("-") else ["--output-dir", folder]
     return command_line(words)
+
+
+def _is_here(folder: Path) -> bool:
+    try:
+        return folder.resolve() == Path.cwd()
+    except FileNotFoundError:  # the current directory was deleted
+        return False
 
 
 def _shortest(name: str, program: Path) -> str:
@@ -38,4 +46,7 @@ def _shortest(name: str, program: Path) -> str:
 
 
 def _relative(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    try:
+        return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    except FileNotFoundError:  # as above
+        return str(path)

@@ -9,11 +9,13 @@ import copy
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.console import warn
+from mario_rl.device import shortage
 from mario_rl.errors import RunInUse, UserError, reason
 from mario_rl.evaluation.figures import Evaluation
 from mario_rl.storage.checkpoint import CheckpointStore
@@ -21,7 +23,7 @@ from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import to_plain
 from mario_rl.training.description import describe_run
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
-from mario_rl.training.identity import require_own_model
+from mario_rl.training.identity import require_own_model, require_own_stats
 from mario_rl.training.state import Progress, RunState
 from mario_rl.training.trainer import Trainer
 
@@ -55,7 +57,7 @@ class Saver:
         self._lineage = lineage
         self._confirm_lock = confirm_lock
         self._model = model
-        self._model_is_written = model_is_written
+        self._written_model = _version(paths.model) if model_is_written else None
         self._checkpointed_episodes = checkpointed_episodes
         self._instant: tuple[int, EvaluatorState] | None = None  # of the newest checkpoint
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -83,7 +85,7 @@ class Saver:
             optimizer=state.optimizer,
             averaged_updates=state.averaged_updates,
         )
-        self._model_is_written = False
+        self._written_model = None
         self.begin()
 
     def begin(self) -> None:
@@ -96,21 +98,17 @@ class Saver:
             return
         self._instant = instant
         self._checkpointed_episodes = trainer.episodes
-        progress = Progress(
-            trainer=trainer.state(),
-            evaluator=self._evaluator.state(),
-            checkpointed_episodes=self._checkpointed_episodes,
-            records={
-                name: np.frombuffer(content, dtype=np.uint8)
-                for name, content in trainer.recorder.contents().items()
-            },
-        )
-        progress = copy.deepcopy(progress)  # the next step changes what is in it
-        learner, rows = trainer.learner.begin_state(), trainer.replay.ring.rows
+        try:
+            # The next step changes what is in it.
+            progress = copy.deepcopy(self._progress())
+            learner, rows = trainer.learner.begin_state(), trainer.replay.ring.rows
+        except (RuntimeError, MemoryError) as error:
+            self._fail(error)
+            return
         new_rows = self._rows_being_saved = self._store.new_rows(rows)
 
         def save_state() -> None:
-            unwritten = None if self._model_is_written else self._model
+            unwritten = None if self._model_is_written() else self._model
             progress_now = replace(progress, unwritten_model=unwritten)
             state = RunState(trainer.config, self._lineage, learner.result(), progress_now)
             self._store.save(to_plain(state), rows, new_rows, trainer.replay.ring.frames_of)
@@ -120,7 +118,7 @@ class Saver:
             errors = []
             # The model first: a checkpoint that knows of it must find it. But a file that cannot
             # be written must not prevent the others.
-            for part in (self._save_model, save_state, trainer.recorder.sync, self._describe):
+            for part in (self._save_model, save_state, self._save_records):
                 try:
                     part()
                 except (OSError, UserError) as error:
@@ -130,15 +128,35 @@ class Saver:
 
         self._saving = self._thread.submit(save)
 
+    def _progress(self) -> Progress:
+        """A view of it."""
+        return Progress(
+            trainer=self._trainer.state(),
+            evaluator=self._evaluator.state(),
+            checkpointed_episodes=self._checkpointed_episodes,
+            records={
+                name: np.frombuffer(content, dtype=np.uint8)
+                for name, content in self._trainer.recorder.contents().items()
+            },
+        )
+
+    def _model_is_written(self) -> bool:
+        """Whether the file is still the one that this process wrote or read."""
+        return self._written_model is not None and self._written_model == _version(
+            self._paths.model
+        )
+
     def _save_model(self) -> None:
-        if self._model is None or (self._model_is_written and self._paths.model.is_file()):
+        if self._model is None or self._model_is_written():
             return
         require_own_model(self._paths, self._lineage)
         self._model.save(self._paths.model)
-        self._model_is_written = True
+        self._written_model = _version(self._paths.model)
 
-    def _describe(self) -> None:
-        """Write what describes the run again if somebody deleted it."""
+    def _save_records(self) -> None:
+        """And what describes the run, if somebody deleted it."""
+        require_own_stats(self._paths, self._lineage)
+        self._trainer.recorder.sync()
         if not (self._paths.config_json.exists() and self._paths.run_json.exists()):
             describe_run(self._paths, self._trainer.config, self._lineage)
 
@@ -162,10 +180,19 @@ class Saver:
             self._failure, self._failures = None, 0
         except RunInUse:
             raise
-        except (UserError, OSError) as error:
-            warn(f"{reason(error)}; training goes on, and the next checkpoint tries again")
-            self._failure, self._failures = UserError(reason(error)), self._failures + 1
-            self._instant = None
+        except (UserError, OSError, RuntimeError, MemoryError) as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """The checkpoint could not be written. Errors that no user can mend are raised."""
+        if isinstance(error, RuntimeError | MemoryError):
+            line = shortage(error)
+            if line is None:
+                raise error
+            error = line
+        warn(f"{reason(error)}; training goes on, and the next checkpoint tries again")
+        self._failure, self._failures = UserError(reason(error)), self._failures + 1
+        self._instant = None
 
     def finish(self) -> None:
         """Write the last checkpoint.
@@ -186,3 +213,12 @@ class Saver:
         """Wait for what is being written."""
         self.wait()
         self._thread.shutdown()
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is written or replaced; None if it cannot be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,10 +1,8 @@
 """A run in this process: the training loop, evaluations, checkpoints, and what is shown."""
 
-import time
-
 from mario_rl.console import warn
-from mario_rl.device import gpu_memory, is_out_of_memory, out_of_memory
-from mario_rl.errors import UserError, reason
+from mario_rl.device import gpu_memory, shortage
+from mario_rl.errors import RunInUse, UserError, reason
 from mario_rl.games.interface import Games
 from mario_rl.machine import resident_memory_bytes
 from mario_rl.storage.paths import RunPaths
@@ -60,7 +58,6 @@ class Session:
         self._display.update(self._status())
         evaluate = self._evaluate_first
         while True:
-            began = time.monotonic()
             if evaluate or self._evaluator.due:
                 saver.begin()  # whatever happens in the evaluation
                 self._evaluate()
@@ -74,8 +71,7 @@ class Session:
                 break
             saver.before_step()
             trainer.step()
-            if self._signals.was_suspended():
-                trainer.discount(time.monotonic() - began)
+            trainer.discount(self._signals.take_suspended_s())
             if self._display.due:
                 self._display.update(self._status())
         saver.finish()
@@ -88,6 +84,8 @@ class Session:
         evaluation; at the end of the run, that is an error."""
         try:
             self._try_to_evaluate()
+        except RunInUse:
+            raise
         except _FAILURES as error:
             warn(f"the evaluation failed: {reason(error)}; trying again")
             self._close_eval_games()
@@ -95,6 +93,8 @@ class Session:
             return
         try:
             self._try_to_evaluate()
+        except RunInUse:
+            raise
         except _FAILURES as error:
             self._close_eval_games()
             if budget_spent(self._trainer) >= 1:
@@ -111,9 +111,9 @@ class Session:
             stop_requested = self._signals.stop_requested
             evaluation = self._evaluator.evaluate(self._eval_games, stop_requested)
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if (line := shortage(error)) is None:
                 raise
-            raise out_of_memory() from None
+            raise line from None
         if evaluation is None:
             return
         is_best = evaluation is self._evaluator.best

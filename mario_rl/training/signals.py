@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,16 +15,18 @@ class Signals:
 
     def __init__(self) -> None:
         self._received: set[int] = set()
-        self._suspended = False
+        self._asked = time.monotonic()  # when `stop_requested` was called last
+        self._suspended_s = 0.0
 
     def stop_requested(self) -> bool:
-        """Whether SIGINT, SIGTERM or SIGHUP came."""
+        """Whether SIGINT, SIGTERM or SIGHUP came. Ask often: that tells when this process ran."""
+        self._asked = time.monotonic()
         return bool(self._received)
 
-    def was_suspended(self) -> bool:
-        """Whether the process was stopped, as by Ctrl-Z, and continued since the last call."""
-        suspended, self._suspended = self._suspended, False
-        return suspended
+    def take_suspended_s(self) -> float:
+        """For how many seconds the process was stopped, as by Ctrl-Z, since the last call."""
+        seconds, self._suspended_s = self._suspended_s, 0.0
+        return seconds
 
     @contextmanager
     def handled(self) -> Iterator[None]:
@@ -42,7 +45,8 @@ class Signals:
             self._received.add(number)
 
         def resume(number: int, _: Any) -> None:
-            self._suspended = True
+            self._suspended_s += time.monotonic() - self._asked
+            self._asked = time.monotonic()
 
         handlers = {**dict.fromkeys(_STOPPING, stop), signal.SIGCONT: resume}
         before = {
