@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -31,6 +32,10 @@ TIERS = {
         "test_trainer::test_timing_changes_nothing",
     },
 }
+
+
+# In the background of a script Ctrl-C is ignored, and so would be the tests'.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -51,13 +52,20 @@ class Run:
         Args:
             preexec: is called in the process before the program begins.
         """
+
+        def prepare() -> None:
+            # As in a terminal, also if these tests run in the background.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if preexec is not None:
+                preexec()
+
         with open(self._log, "ab") as log:
             return subprocess.Popen(
                 [sys.executable, *command, *self.words()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=preexec,
+                preexec_fn=prepare,
                 start_new_session=True,
             )
 
