@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
-from mario_rl.errors import UserError
+from mario_rl.errors import UserError, shown
 from mario_rl.registry import BACKENDS, EXPLORATIONS, LEARNERS, LOSSES, REWARDS, VIEWS
 from mario_rl.settings import Binding, check, require, setting
 
@@ -390,8 +390,11 @@ class Config:
             group_type = part.default_factory
             given = values.get(part.name, {})
             before = {item.name: item.metadata["before"] for item in fields(group_type)}  # type: ignore[arg-type]
-            if not isinstance(given, dict) or not before.keys() >= given.keys():
-                raise UserError(f"config: unknown settings in {part.name!r}: {given!r:.200}")
+            if not isinstance(given, dict):
+                raise UserError(f"config: {part.name} is {shown(given)}, and must be a dictionary")
+            if unknown := given.keys() - before.keys():
+                names = ", ".join(sorted(map(shown, unknown)))
+                raise UserError(f"config: unknown settings in {part.name!r}: {names:.200}")
             parts[part.name] = group_type(**{**before, **given})  # type: ignore[operator,misc]
         if unknown := set(values) - set(parts):
             raise UserError(f"config: unknown groups {sorted(map(str, unknown))}")

@@ -6,7 +6,9 @@ import io
 import os
 import subprocess
 import sys
+import zlib
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,3 +264,30 @@ except Exception as error:
     number, error = result.stdout.splitlines()
     assert number == "80", result.stderr
     assert error.startswith("UserError up to ") and "ulimit -n" in error
+
+
+@pytest.mark.parametrize("header", [b"((", b"-" * 9000 + b"1", b"{'a': " * 500])
+def test_a_header_of_frames_that_nobody_can_read(tmp_path, capsys, header):
+    ring, store = Ring(10), CheckpointStore(tmp_path)
+    save_some(store, ring, [4, 4])
+    frames = tmp_path / "000002.frames.npy"
+    frames.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    manifest = read_json(tmp_path / "000002.json")
+    content = frames.read_bytes()
+    manifest["frames"][-1] |= {"bytes": len(content), "crc32": zlib.crc32(content)}
+    write_json(tmp_path / "000002.json", manifest)
+    assert CheckpointStore(tmp_path).load(dict).state["written"] == 4
+    assert "000002.frames.npy is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_called_like_a_checkpoint_and_is_no_file(tmp_path, make):
+    ring, store = Ring(10), CheckpointStore(tmp_path)
+    save_some(store, ring, [4])
+    for name in ("000001.backup", "000003.json"):
+        make(tmp_path / name)
+    store = CheckpointStore(tmp_path)
+    assert store.load(dict).state["written"] == 4
+    save_some(store, ring, [4] * 5)
+    assert CheckpointStore(tmp_path).load(dict).state["written"] == 24
+    assert (tmp_path / "000001.backup").exists()

@@ -1,5 +1,6 @@
 """The record files: what is written is read, and of a torn file all that is whole."""
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 from mario_rl.errors import DamagedFile, UserError
 from mario_rl.fields import Within
 from mario_rl.storage import records
-from mario_rl.storage.files import atomic_write
+from mario_rl.storage.files import atomic_write, read_json
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import plain_type
 from mario_rl.storage.recorder import Recorder
@@ -85,12 +86,13 @@ def test_round_trip(table, path):
 def test_a_new_statistic_is_recorded_from_the_row_on_in_which_it_comes(path):
     plain, more = make_row(UPDATES, 1), {**make_row(UPDATES, 2), "entropy": 0.75, "spread": 3}
     write(path, plain, table=UPDATES)
-    write(path, more, plain, table=UPDATES)
+    last = make_row(UPDATES, 3)
+    write(path, more, last, table=UPDATES)
     frame = read_records(path, UPDATES)
     assert list(frame.columns) == [*UPDATES.columns, "entropy", "spread"]
     assert frame["entropy"].fillna(-1).tolist() == [-1, 0.75, -1]
     assert frame["spread"].fillna(-1).tolist() == [-1, 3, -1]
-    assert frame[list(plain)].to_dict("records") == [plain, make_row(UPDATES, 2), plain]
+    assert frame[list(plain)].to_dict("records") == [plain, make_row(UPDATES, 2), last]
 
 
 def test_a_row_without_a_value_is_nan_there(path):
@@ -309,3 +311,37 @@ def test_a_new_column_and_a_checkpoint_at_the_same_time(tmp_path, monkeypatch):
     recorder.close()
     frame = read_records(tmp_path / "stats" / "run" / "updates.csv", UPDATES)
     assert frame["entropy"].fillna(-1).tolist() == [-1, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda lines: lines.replace(b"\n", b"\r\n"), "carriage return"),
+        (lambda lines: b"".join(reversed_rows(lines)), "env_steps does not ascend"),
+        (lambda lines: lines.replace(b"\n", b",1" * 2000 + b"\n"), "columns"),
+    ],
+    ids=["line ends", "order", "columns"],
+)
+def test_a_file_that_we_did_not_write_is_refused(path, content, reason):
+    log = RecordLog(path, UPDATES)
+    for number in (1, 2):
+        log.append(make_row(UPDATES, number) | {"env_steps": number})
+    log.flush()
+    log.close()
+    path.write_bytes(content(path.read_bytes()))
+    with pytest.raises(DamagedFile, match=reason):
+        read_records(path, UPDATES)
+
+
+def reversed_rows(lines):
+    header, *rows = lines.splitlines(keepends=True)
+    return [header, *reversed(rows)]
+
+
+def test_a_pipe_is_no_file(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="not a regular file"):
+        read_records(path, UPDATES)
+    with pytest.raises(UserError, match="not a regular file"):
+        read_json(path)

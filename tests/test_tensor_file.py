@@ -4,6 +4,7 @@ import os
 import pickle
 import random
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -167,9 +168,30 @@ def test_a_storage_shorter_than_declared_is_refused(path, tmp_path):
         load_tensors(short, "thing")
 
 
+def test_the_content_is_a_plain_dictionary(path):
+    torch.save(Counter({"kind": "thing", "schema": SCHEMA}), path)
+    with pytest.raises(DamagedFile):
+        load_tensors(path, "thing")
+
+
+def tensor_with_attributes():
+    """What `weights_only` lets through, although it hides a method of the tensor."""
+    tensor = torch.zeros(2)
+    tensor.numpy = 5
+    return tensor
+
+
 @pytest.mark.parametrize(
     "value",
-    [b"bytes", {1, 2}, 1j, torch.zeros(2).to_sparse(), torch.zeros(2, dtype=torch.complex64)],
+    [
+        b"bytes",
+        {1, 2},
+        1j,
+        torch.zeros(2).to_sparse(),
+        torch.zeros(2, dtype=torch.complex64),
+        Counter("a"),
+        tensor_with_attributes(),
+    ],
 )
 def test_what_no_file_of_ours_holds_is_refused_or_checked(path, value):
     torch.save(hostile(value=value), path)

@@ -192,7 +192,12 @@ def _compare(panel: Axes, quantity: Quantity, groups: Sequence[Group], x: str) -
 
 
 def _shortened(label: str) -> str:
-    return label if len(label) <= 50 else f"{label[:38]}...{label[-9:]}"
+    """A label of at most 50 characters. What a group says of its runs, in brackets, stays whole."""
+    if len(label) <= 50:
+        return label
+    name, bracket, runs = label.partition(" (")
+    kept = bracket + runs
+    return f"{name[: 38 - len(kept)]}...{name[-9:]}{kept}"
 
 
 def _line_style(index: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from mario_rl.errors import UserError
+from mario_rl.errors import UserError, first_line
 from mario_rl.games.interface import FRAMES_PER_SECOND, SCREEN_SHAPE
 from mario_rl.games.window import SCALE, enlarge
 from mario_rl.storage.files import make_directory
@@ -104,8 +104,8 @@ class VideoWriter:
 def _import_av() -> Any:
     try:
         import av
-    except ImportError as error:
-        raise UserError(f"--record needs PyAV, but {error}; {_REINSTALL}") from None
+    except Exception as error:  # other people's code, which can fail in any way
+        raise UserError(f"--record needs PyAV, but {first_line(error)}; {_REINSTALL}") from None
     return av
 
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import numpy as np
 
 from mario_rl.console import warn
-from mario_rl.errors import DamagedFile, UserError
+from mario_rl.errors import DamagedFile, UserError, first_line
 from mario_rl.fields import Checksum, Count, FileName, Number, RunId
 from mario_rl.machine import allow_open_files
 from mario_rl.storage.files import atomic_write, read_json, reading_error, write_json
@@ -131,7 +131,8 @@ class CheckpointStore:
         Raises:
             UserError: if the disk is full or not writable; older checkpoints are untouched.
         """
-        number = max((_number(path) for path in self._manifests()), default=0) + 1
+        # A folder of such a name, which is none of ours, keeps its number.
+        number = max(map(_number, self._named_as_manifests()), default=0) + 1
         stem = f"{number:06}"
         segments = [segment for segment in self._segments if segment.end_row > rows.start]
         try:
@@ -229,8 +230,10 @@ class CheckpointStore:
         path = self._directory / segment.file
         try:
             frames = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
-        except (OSError, OverflowError, SyntaxError, TypeError, ValueError) as error:
+        except OSError as error:
             raise reading_error(path, error) from None
+        except Exception as error:  # NumPy reads the header as Python, which can fail in any way
+            raise DamagedFile(f"{path} is damaged: {first_line(error)}") from None
         if frames.dtype != np.uint8 or frames.ndim != 4 or not frames.flags.c_contiguous:
             raise DamagedFile(f"{path} is damaged: it holds {frames.dtype} {frames.shape}")
         if len(frames) != segment.end_row - segment.first_row:
@@ -241,6 +244,9 @@ class CheckpointStore:
         return segment.first_row, frames
 
     def _manifests(self) -> list[Path]:
+        return [path for path in self._named_as_manifests() if path.is_file()]
+
+    def _named_as_manifests(self) -> list[Path]:
         return [p for p in self._directory.glob("*.json") if re.fullmatch(r"\d{6,}", p.stem)]
 
     def _prune(self) -> None:
@@ -255,7 +261,8 @@ class CheckpointStore:
         for path in set(manifests) - set(kept):
             path.unlink()  # first, so that no checkpoint ever names a file that is gone
         for path in self._directory.iterdir():
-            if re.match(r"\d{6,}\.", path.name) and path.name not in needed:
+            is_ours = re.match(r"\d{6,}\.", path.name) and path.is_file()
+            if is_ours and path.name not in needed:
                 path.unlink(missing_ok=True)
 
 

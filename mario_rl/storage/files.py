@@ -53,7 +53,7 @@ def require_file(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # a NUL byte in the path
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        raise reading_error(path, error) from None
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -151,6 +151,8 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: if the file is missing.
         DamagedFile: if it is not a JSON object, or not the one that was written.
     """
+    if path.exists():
+        require_file(path)
     try:
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict):

@@ -39,7 +39,13 @@ from mario_rl.fields import (
     matches,
 )
 from mario_rl.games.interface import OUTCOMES
-from mario_rl.storage.files import atomic_write, read_json, sync_file, write_json
+from mario_rl.storage.files import (
+    atomic_write,
+    read_json,
+    require_file,
+    sync_file,
+    write_json,
+)
 from mario_rl.storage.plain import check_column, from_plain, plain_type, read_as
 
 CHECKSUMS = "checksums.json"  # of the CSV files in the same folder
@@ -235,6 +241,9 @@ def _format(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+_MOST_COLUMNS = 1000
+
+
 def read_records(path: Path, table: Table) -> pd.DataFrame:
     """All complete rows of a file; none if the file does not exist.
 
@@ -245,9 +254,10 @@ def read_records(path: Path, table: Table) -> pd.DataFrame:
         DamagedFile: if the file is not one of ours, or not as it was written.
     """
     size, crc32 = _vouched(path)  # first: a run that is training may write new ones at any time
-    try:
+    if path.exists():
+        require_file(path)
         content = path.read_bytes()
-    except FileNotFoundError:
+    else:
         content, size, crc32 = b"", 0, 0
     if len(content) < size or zlib.crc32(content[:size]) != crc32:
         raise DamagedFile(
@@ -267,12 +277,16 @@ def _parsed(content: bytes, table: Table) -> pd.DataFrame:
     Raises:
         ValueError, csv.Error: says what is wrong with it, and names the column.
     """
+    if b"\r" in content:
+        raise ValueError("its lines do not end as ours do: there is a carriage return")
     text = content.decode().splitlines()
     rows = csv.reader(text, strict=True)
     names = next(rows)
     kinds = table.columns | {name: AnyFloat for name in names if name not in table.columns}
     if missing := [name for name in table.columns if name not in names]:
         raise ValueError(f"it has no column {missing[0]}")
+    if len(names) > _MOST_COLUMNS:
+        raise ValueError(f"it has {len(names)} columns")
     for name in names:
         if names.count(name) > 1 or not matches(COLUMN_NAME, name):
             raise ValueError(f"its column {shown(name)} is there twice, or has no name")
@@ -293,6 +307,8 @@ def _parsed(content: bytes, table: Table) -> pd.DataFrame:
         raise ValueError(str(error)) from None
     for name, kind in kinds.items():
         check_column(kind, frame[name].to_numpy(), name)
+    if not frame["env_steps"].is_monotonic_increasing:
+        raise ValueError("env_steps does not ascend")
     return frame[list(kinds)]
 
 

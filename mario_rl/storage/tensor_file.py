@@ -9,6 +9,7 @@ and most of them fail somewhere later on: only plain ones are read.
 import warnings
 import zipfile
 import zlib
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,7 +73,7 @@ def load_tensors(path: Path, kind: str, read_tensors: bool = True) -> dict[str, 
         raise DamagedFile(
             f"{path} is damaged or is no Mario RL {kind} ({type(error).__name__})"
         ) from None
-    found = content.get("kind") if isinstance(content, dict) else None
+    found = content.get("kind") if type(content) is dict else None
     if not isinstance(found, str) or found != kind:
         raise DamagedFile(f"{path} is no Mario RL {kind}")
     check_schema(path, content.get("schema"))
@@ -147,7 +148,7 @@ def _checksum(content: dict[str, Any], budget: float = float("inf")) -> int:
             budget -= value.numel() * value.element_size()
             if budget >= 0:
                 data = np.ascontiguousarray(value.numpy())
-        elif isinstance(value, dict):
+        elif type(value) in (dict, OrderedDict):
             name = f"dict {len(value)}"
             for key, item in value.items():
                 if not isinstance(key, int | str):
@@ -194,4 +195,6 @@ def _strangeness(tensor: torch.Tensor) -> str:
         return f"a tensor of {tensor.dtype}"
     if tensor.requires_grad or tensor.is_conj() or tensor.is_neg():
         return "a tensor with a gradient or a lazy operation"
+    if tensor.__dict__:
+        return "a tensor with attributes"
     return ""

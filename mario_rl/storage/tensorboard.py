@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mario_rl.console import warn
+from mario_rl.errors import first_line
 
 
 class EventFiles:
@@ -54,7 +55,8 @@ class EventFiles:
             yield
         except Exception as error:  # other people's code, which can fail in any way
             self._writer = None
-            warn(f"TensorBoard failed ({type(error).__name__}: {error}); going on without it")
+            failure = f"{type(error).__name__}: {first_line(error)}"
+            warn(f"TensorBoard failed ({failure}); going on without it")
 
 
 def _without_tensorboard(
