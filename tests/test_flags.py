@@ -128,13 +128,17 @@ def test_evaluate(trained, words, monkeypatch):
 
 
 @fuzz
-@given(words=pairs({"--run-name", "--format", "--output-dir"}, []))
+@given(words=pairs({"--run-name", "--format", "--output-dir", "--output"}, []))
 def test_visualize(trained, words):
     check("visualize_training.py", ["--run-name", "first", *words], trained)
 
 
 @fuzz
-@given(words=pairs({"--run-names", "--x", "--format", "--output-dir"}, ["--save", "--group"]))
+@given(
+    words=pairs(
+        {"--run-names", "--x", "--format", "--output-dir", "--output"}, ["--save", "--group"]
+    )
+)
 def test_compare(trained, words):
     check("compare_runs.py", ["--run-names", "first", *words], trained)
 
