@@ -317,6 +317,11 @@ RELATIONS = {
         actions=torch.full((4,), 7), steps_left=torch.full((4,), 9)
     ),
     "metrics.loss": lambda s: s["progress"]["trainer"]["metrics"].pop("loss"),
+    # NumPy would draw from it for ever.
+    "exploration.rng.state.inc": lambda s: s["progress"]["trainer"]["rollout"]["exploration"][
+        "rng"
+    ].update(state={"state": 0, "inc": 0}),
+    "sample_rng.state.inc": lambda s: s["progress"]["trainer"]["sample_rng"]["state"].update(inc=2),
     "param_groups": lambda s: s["learner"]["optimizer"].pop("param_groups"),
     "records.updates.csv": lambda s: s["progress"]["records"].update(
         {"updates.csv": torch.tensor([65, 44, 10], dtype=torch.uint8)}
