@@ -322,6 +322,15 @@ RELATIONS = {
         "rng"
     ].update(state={"state": 0, "inc": 0}),
     "sample_rng.state.inc": lambda s: s["progress"]["trainer"]["sample_rng"]["state"].update(inc=2),
+    "update.metrics.loss": lambda s: s["learner"]["update"]["metrics"].pop("loss"),
+    "update.metrics.env_steps": lambda s: s["learner"]["update"]["metrics"].update(env_steps=1.0),
+    "metrics.hours": lambda s: s["progress"]["trainer"]["metrics"].update(hours=[1.0]),
+    "update.slots": lambda s: s["learner"]["update"].update(
+        slots=torch.zeros(0, dtype=torch.int64), td_errors=torch.zeros(0)
+    ),
+    "update.td_errors": lambda s: s["learner"]["update"].update(
+        td_errors=s["learner"]["update"]["td_errors"].double() * 0 + 1e39
+    ),
     "param_groups": lambda s: s["learner"]["optimizer"].pop("param_groups"),
     "records.updates.csv": lambda s: s["progress"]["records"].update(
         {"updates.csv": torch.tensor([65, 44, 10], dtype=torch.uint8)}

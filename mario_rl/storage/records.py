@@ -17,7 +17,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,6 +97,8 @@ UPDATES = Table(
         "gpu_peak_bytes": Count,
     },
 )  # fmt: skip
+# A learner returns these, and others with names of their own.
+_METRICS = ("loss", "td_error", "q_value", "grad_norm")
 EVALUATIONS = Table(
     "evaluations",
     "evaluation",
@@ -109,6 +111,26 @@ EVALUATIONS = Table(
     },
 )  # fmt: skip
 TABLES = (EPISODES, UPDATES, EVALUATIONS)
+
+
+def check_metrics(names: Iterable[str]) -> None:
+    """
+    Args:
+        names: of the numbers that a learner returns with an update.
+
+    Raises:
+        ValueError: names the one that is missing, or that cannot become a column of UPDATES.
+    """
+    names = list(names)
+    if "loss" not in names:
+        raise ValueError("metrics.loss is missing")
+    for name in names:
+        if not matches(COLUMN_NAME, name):
+            raise ValueError(
+                f"metrics.{shown(name)} names a column, and must be {COLUMN_NAME.rule}"
+            )
+        if name in UPDATES.columns and name not in _METRICS:
+            raise ValueError(f"metrics.{name} has the name of a column that the trainer fills")
 
 
 @dataclass(frozen=True)
