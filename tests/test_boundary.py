@@ -308,6 +308,21 @@ def changed_state(copy: RunPaths, change: Callable[[dict[str, Any]], None]) -> N
     writer_of_state(copy)(content)
 
 
+def nothing_written(state: dict[str, Any]) -> dict[str, Any]:
+    """A trainer before the first row of its replay; returns its state."""
+    trainer: dict[str, Any] = state["progress"]["trainer"]
+    trainer.update(env_steps=4, updates=0)
+    trainer["replay"].update(rows_written=0, priorities=trainer["replay"]["priorities"] * 0)
+    trainer["rollout"].update(
+        needs_reset=torch.tensor([True] * 4),
+        actions=[torch.zeros(0, dtype=torch.uint8)] * 4,
+        saved=[0] * 4,
+        start=[0] * 4,
+    )
+    trainer["n_step"] = [[[0, 0, 1.0]]] * 4
+    return trainer
+
+
 RELATIONS = {
     "updates": lambda s: s["progress"]["trainer"].update(env_steps=10**12),  # never to be caught up
     "start[0]": lambda s: s["progress"]["trainer"]["rollout"]["start"].__setitem__(0, 10**6),
@@ -331,6 +346,17 @@ RELATIONS = {
     "update.td_errors": lambda s: s["learner"]["update"].update(
         td_errors=s["learner"]["update"]["td_errors"].double() * 0 + 1e39
     ),
+    "rows_written is 0, and something was played": lambda s: nothing_written(s)["rollout"].update(
+        needs_reset=torch.tensor([False] * 4)
+    ),
+    "replay.priorities are all 0": lambda s: s["progress"]["trainer"]["replay"].update(
+        priorities=s["progress"]["trainer"]["replay"]["priorities"] * 0
+    ),
+    "replay.priorities holds": lambda s: s["progress"]["trainer"]["replay"]["priorities"].mul_(
+        1e-300
+    ),
+    "n_step[0][0][2]": lambda s: s["progress"]["trainer"].update(n_step=[[[0, 0, 1e39]]] * 4),
+    "n_step has a slot": lambda s: nothing_written(s).update(n_step=[[[200, 0, 1.0]]] * 4),
     "param_groups": lambda s: s["learner"]["optimizer"].pop("param_groups"),
     "records.updates.csv": lambda s: s["progress"]["records"].update(
         {"updates.csv": torch.tensor([65, 44, 10], dtype=torch.uint8)}

@@ -64,8 +64,20 @@ class TrainerState:
         if self.metrics:
             check_metrics(self.metrics)
         self.rollout.check()
-        if self.replay.rows_written == 0 and any(map(len, self.rollout.actions)):
+        if self.replay.rows_written == 0 and self.rollout.has_begun:
             raise ValueError("replay.rows_written is 0, and something was played")
+        pending = [step for steps in self.n_step for step in steps]
+        # Until the first transition is complete, all steps are pending.
+        if not self.replay.priorities.any() and len(pending) != self.env_steps:
+            raise ValueError(
+                f"replay.priorities are all 0 after env_steps {self.env_steps}, of which "
+                f"{len(pending)} are pending in n_step"
+            )
+        written = min(len(self.replay.age), self.replay.rows_written * config.exploration.num_envs)
+        if any(slot >= written for slot, _, _ in pending):
+            raise ValueError(
+                f"n_step has a slot beyond those of rows_written {self.replay.rows_written}"
+            )
 
 
 def updates_due(config: Config, env_steps: int) -> int:
