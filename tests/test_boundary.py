@@ -37,6 +37,7 @@ from mario_rl.reports.plots import draw_training, save
 from mario_rl.reports.recorded_runs import read_run
 from mario_rl.storage.checkpoint import CheckpointStore, Manifest
 from mario_rl.storage.files import read_json, write_json
+from mario_rl.storage.lineage import MAX_PARENTS
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import from_plain, plain_type, to_plain
 from mario_rl.storage.records import TABLES, Vouched
@@ -369,6 +370,54 @@ def test_fields_that_contradict_each_other(field, copy, capsys):
     changed_state(copy, RELATIONS[field])
     message = said(lambda: load_checkpoint(copy), capsys)
     assert message and "000001.state.pt is damaged" in message and field in message, message
+
+
+COUNTERS = {
+    "averaged_updates": lambda s: s["learner"].update(averaged_updates=10**12 + 1),
+    "rows_written": lambda s: s.update(
+        progress=None, replay={**s["progress"]["trainer"]["replay"], "rows_written": 10**15}
+    ),
+    "iteration": lambda s: s["lineage"].update(iteration=10**15),
+    "episodes": lambda s: s["progress"]["trainer"].update(episodes=10**15),
+    "hours": lambda s: s["progress"]["trainer"].update(hours=9e6),
+}
+
+
+@pytest.mark.parametrize("field", COUNTERS)
+def test_a_run_that_could_count_beyond_what_files_hold_is_not_trained(field, copy):
+    content = content_of(copy.checkpoints / "000001.state.pt", "checkpoint")
+    COUNTERS[field](content)
+    state = RunState.from_file({"schema": SCHEMA, "kind": "checkpoint", **content})
+    with pytest.raises(UserError, match=rf"{field} is [\d,.]+, and a run .* at most 1,000,000"):
+        state.require_room()
+
+
+def test_neither_a_resume_nor_the_next_iteration_counts_beyond(copy):
+    changed_state(copy, COUNTERS["averaged_updates"])
+    words = ["--run-name", copy.run_name, "--resume"]
+    code, _, errors = call("progressive_mario_trainer.py", words, copy.output_dir)
+    assert code == 2 and "averaged_updates is 1,000,000,000,001" in errors, errors
+
+    model = SavedModel.load(copy.model)
+    parents = [Parent("first", 1, 0.5, 300.0)] * MAX_PARENTS
+    for lineage, message in (
+        (Lineage(10**15), "lineage.iteration is 1,000,000,000,000,001"),
+        (Lineage(2, parents), "lineage.parents is 10,001"),
+    ):
+        replace(model, lineage=lineage).save(copy.model)
+        words = ["--model-path", str(copy.model), "--device", "cpu"]
+        code, _, errors = call("continue_training.py", words, copy.output_dir)
+        assert code == 2 and message in errors, errors
+        assert len(errors.splitlines()) == 1
+        assert not list(copy.checkpoints.parent.glob("*-iter*/*.json")), "a run was created"
+
+
+def test_a_long_lineage_is_refused_at_once(copy):
+    model = SavedModel.load(copy.model)
+    parents = [Parent("first", 1, 0.5, 300.0)] * (MAX_PARENTS + 1)
+    replace(model, lineage=Lineage(2, parents)).save(copy.model)
+    with pytest.raises(UserError, match=r"lineage.parents has 10001 items"):
+        SavedModel.load(copy.model)
 
 
 FRAMES = {
