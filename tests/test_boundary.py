@@ -324,6 +324,11 @@ def nothing_written(state: dict[str, Any]) -> dict[str, Any]:
     return trainer
 
 
+def add_to_records(state: dict[str, Any], rows: bytes, file: str = "episodes.csv") -> None:
+    records = state["progress"]["records"]
+    records[file] = torch.cat([records[file], torch.tensor(list(rows), dtype=torch.uint8)])
+
+
 RELATIONS = {
     "updates": lambda s: s["progress"]["trainer"].update(env_steps=10**12),  # never to be caught up
     "start[0]": lambda s: s["progress"]["trainer"]["rollout"]["start"].__setitem__(0, 10**6),
@@ -358,6 +363,9 @@ RELATIONS = {
     ),
     "n_step[0][0][2]": lambda s: s["progress"]["trainer"].update(n_step=[[[0, 0, 1e39]]] * 4),
     "n_step has a slot": lambda s: nothing_written(s).update(n_step=[[[200, 0, 1.0]]] * 4),
+    "records.episodes.csv": lambda s: add_to_records(s, b"garbage\xff\n"),
+    "records.evaluations.csv: a row": lambda s: add_to_records(s, b"12\n", "evaluations.csv"),
+    "records.episodes.csv: its last row": lambda s: add_to_records(s, b"12"),
     "param_groups": lambda s: s["learner"]["optimizer"].pop("param_groups"),
     "records.updates.csv": lambda s: s["progress"]["records"].update(
         {"updates.csv": torch.tensor([65, 44, 10], dtype=torch.uint8)}

@@ -67,11 +67,19 @@ class Table:
         """The first line of a new file."""
         return ",".join(self.columns).encode() + b"\n"
 
-    def begins(self, content: bytes) -> bool:
-        """Whether a file's content, if there is any, begins with the columns."""
-        first_line, newline, _ = with_added_columns(content, self).partition(b"\n")
-        names = first_line.decode(errors="replace").split(",")
-        return not content or (newline == b"\n" and set(names) >= self.columns.keys())
+    def check(self, content: bytes) -> None:
+        """
+        Raises:
+            ValueError: says what is wrong with what a file holds; nothing, if it is empty.
+        """
+        if not content:
+            return
+        if not content.endswith(b"\n"):
+            raise ValueError("its last row is cut off")
+        try:
+            _parsed(with_added_columns(content, self), self)
+        except csv.Error as error:
+            raise ValueError(first_line(error)) from None
 
 
 # docs/files.md says what the columns mean.

@@ -11,7 +11,7 @@ from mario_rl.agent.exploration import check_exploration
 from mario_rl.agent.learner import LearnerState, check_learner
 from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.config import Config
-from mario_rl.errors import UserError
+from mario_rl.errors import UserError, first_line
 from mario_rl.fields import Array, Count, Matching
 from mario_rl.games.actions import action_names
 from mario_rl.replay.prioritized import ReplayState
@@ -54,8 +54,11 @@ class Progress:
             raise ValueError("records holds sizes and contents")
         for table in TABLES:
             content = self.records.get(table.file)
-            if isinstance(content, np.ndarray) and not table.begins(content.tobytes()):
-                raise ValueError(f"records.{table.file} has other columns")
+            if isinstance(content, np.ndarray):
+                try:
+                    table.check(content.tobytes())
+                except ValueError as error:
+                    raise ValueError(f"records.{table.file}: {first_line(error)}") from None
 
 
 @dataclass(frozen=True)
