@@ -22,6 +22,7 @@ class Within:
     """The interval of a number, as in mathematics: "[0, 1)"."""
 
     interval: str
+    odd: bool = False  # whether it must be
 
 
 @dataclass(frozen=True)

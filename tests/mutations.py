@@ -135,6 +135,8 @@ def wrong_values(kind: Any, sizes: Mapping[str, Any], rule: Any = None) -> list[
     for number in (-1, *HUGE, 10**101, *(bound + step for bound in bounds for step in (-1, 0, 1))):
         if not contains(interval, kind(number), sizes):
             values.append(kind(number))
+    if isinstance(rule, Within) and rule.odd:
+        values += [0, 2, 2**100]
     return values
 
 

@@ -37,6 +37,7 @@ from mario_rl.reports.plots import draw_training, save
 from mario_rl.reports.recorded_runs import read_run
 from mario_rl.storage.checkpoint import CheckpointStore, Manifest
 from mario_rl.storage.files import read_json, write_json
+from mario_rl.storage.lineage import MAX_PARENTS
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import from_plain, plain_type, to_plain
 from mario_rl.storage.records import TABLES, Vouched
@@ -308,6 +309,26 @@ def changed_state(copy: RunPaths, change: Callable[[dict[str, Any]], None]) -> N
     writer_of_state(copy)(content)
 
 
+def nothing_written(state: dict[str, Any]) -> dict[str, Any]:
+    """A trainer before the first row of its replay; returns its state."""
+    trainer: dict[str, Any] = state["progress"]["trainer"]
+    trainer.update(env_steps=4, updates=0)
+    trainer["replay"].update(rows_written=0, priorities=trainer["replay"]["priorities"] * 0)
+    trainer["rollout"].update(
+        needs_reset=torch.tensor([True] * 4),
+        actions=[torch.zeros(0, dtype=torch.uint8)] * 4,
+        saved=[0] * 4,
+        start=[0] * 4,
+    )
+    trainer["n_step"] = [[[0, 0, 1.0]]] * 4
+    return trainer
+
+
+def add_to_records(state: dict[str, Any], rows: bytes, file: str = "episodes.csv") -> None:
+    records = state["progress"]["records"]
+    records[file] = torch.cat([records[file], torch.tensor(list(rows), dtype=torch.uint8)])
+
+
 RELATIONS = {
     "updates": lambda s: s["progress"]["trainer"].update(env_steps=10**12),  # never to be caught up
     "start[0]": lambda s: s["progress"]["trainer"]["rollout"]["start"].__setitem__(0, 10**6),
@@ -317,6 +338,34 @@ RELATIONS = {
         actions=torch.full((4,), 7), steps_left=torch.full((4,), 9)
     ),
     "metrics.loss": lambda s: s["progress"]["trainer"]["metrics"].pop("loss"),
+    # NumPy would draw from it for ever.
+    "exploration.rng.state.inc": lambda s: s["progress"]["trainer"]["rollout"]["exploration"][
+        "rng"
+    ].update(state={"state": 0, "inc": 0}),
+    "sample_rng.state.inc": lambda s: s["progress"]["trainer"]["sample_rng"]["state"].update(inc=2),
+    "update.metrics.loss": lambda s: s["learner"]["update"]["metrics"].pop("loss"),
+    "update.metrics.env_steps": lambda s: s["learner"]["update"]["metrics"].update(env_steps=1.0),
+    "metrics.hours": lambda s: s["progress"]["trainer"]["metrics"].update(hours=[1.0]),
+    "update.slots": lambda s: s["learner"]["update"].update(
+        slots=torch.zeros(0, dtype=torch.int64), td_errors=torch.zeros(0)
+    ),
+    "update.td_errors": lambda s: s["learner"]["update"].update(
+        td_errors=s["learner"]["update"]["td_errors"].double() * 0 + 1e39
+    ),
+    "rows_written is 0, and something was played": lambda s: nothing_written(s)["rollout"].update(
+        needs_reset=torch.tensor([False] * 4)
+    ),
+    "replay.priorities are all 0": lambda s: s["progress"]["trainer"]["replay"].update(
+        priorities=s["progress"]["trainer"]["replay"]["priorities"] * 0
+    ),
+    "replay.priorities holds": lambda s: s["progress"]["trainer"]["replay"]["priorities"].mul_(
+        1e-300
+    ),
+    "n_step[0][0][2]": lambda s: s["progress"]["trainer"].update(n_step=[[[0, 0, 1e39]]] * 4),
+    "n_step has a slot": lambda s: nothing_written(s).update(n_step=[[[200, 0, 1.0]]] * 4),
+    "records.episodes.csv": lambda s: add_to_records(s, b"garbage\xff\n"),
+    "records.evaluations.csv: a row": lambda s: add_to_records(s, b"12\n", "evaluations.csv"),
+    "records.episodes.csv: its last row": lambda s: add_to_records(s, b"12"),
     "param_groups": lambda s: s["learner"]["optimizer"].pop("param_groups"),
     "records.updates.csv": lambda s: s["progress"]["records"].update(
         {"updates.csv": torch.tensor([65, 44, 10], dtype=torch.uint8)}
@@ -329,6 +378,54 @@ def test_fields_that_contradict_each_other(field, copy, capsys):
     changed_state(copy, RELATIONS[field])
     message = said(lambda: load_checkpoint(copy), capsys)
     assert message and "000001.state.pt is damaged" in message and field in message, message
+
+
+COUNTERS = {
+    "averaged_updates": lambda s: s["learner"].update(averaged_updates=10**12 + 1),
+    "rows_written": lambda s: s.update(
+        progress=None, replay={**s["progress"]["trainer"]["replay"], "rows_written": 10**15}
+    ),
+    "iteration": lambda s: s["lineage"].update(iteration=10**15),
+    "episodes": lambda s: s["progress"]["trainer"].update(episodes=10**15),
+    "hours": lambda s: s["progress"]["trainer"].update(hours=9e6),
+}
+
+
+@pytest.mark.parametrize("field", COUNTERS)
+def test_a_run_that_could_count_beyond_what_files_hold_is_not_trained(field, copy):
+    content = content_of(copy.checkpoints / "000001.state.pt", "checkpoint")
+    COUNTERS[field](content)
+    state = RunState.from_file({"schema": SCHEMA, "kind": "checkpoint", **content})
+    with pytest.raises(UserError, match=rf"{field} is [\d,.]+, and a run .* at most 1,000,000"):
+        state.require_room()
+
+
+def test_neither_a_resume_nor_the_next_iteration_counts_beyond(copy):
+    changed_state(copy, COUNTERS["averaged_updates"])
+    words = ["--run-name", copy.run_name, "--resume"]
+    code, _, errors = call("progressive_mario_trainer.py", words, copy.output_dir)
+    assert code == 2 and "averaged_updates is 1,000,000,000,001" in errors, errors
+
+    model = SavedModel.load(copy.model)
+    parents = [Parent("first", 1, 0.5, 300.0)] * MAX_PARENTS
+    for lineage, message in (
+        (Lineage(10**15), "lineage.iteration is 1,000,000,000,000,001"),
+        (Lineage(2, parents), "lineage.parents is 10,001"),
+    ):
+        replace(model, lineage=lineage).save(copy.model)
+        words = ["--model-path", str(copy.model), "--device", "cpu"]
+        code, _, errors = call("continue_training.py", words, copy.output_dir)
+        assert code == 2 and message in errors, errors
+        assert len(errors.splitlines()) == 1
+        assert not list(copy.checkpoints.parent.glob("*-iter*/*.json")), "a run was created"
+
+
+def test_a_long_lineage_is_refused_at_once(copy):
+    model = SavedModel.load(copy.model)
+    parents = [Parent("first", 1, 0.5, 300.0)] * (MAX_PARENTS + 1)
+    replace(model, lineage=Lineage(2, parents)).save(copy.model)
+    with pytest.raises(UserError, match=r"lineage.parents has 10001 items"):
+        SavedModel.load(copy.model)
 
 
 FRAMES = {

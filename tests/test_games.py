@@ -23,7 +23,7 @@ import pytest
 from mario_rl.config import EnvConfig
 from mario_rl.errors import UserError, WorkerDied
 from mario_rl.games import workers as workers_module
-from mario_rl.games.interface import IDLE, NOOP, RESET, RETRY
+from mario_rl.games.interface import IDLE, NOOP, RESET, RETRY, Position, replay
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.games.serial import SerialGames
 from mario_rl.games.workers import WorkerGames
@@ -251,6 +251,44 @@ def test_a_start_that_fails_leaves_no_process_behind(monkeypatch, error, kind, s
     error.__traceback__ = None  # whose frames hold what is open
     gc.collect()
     assert open_pipes() == pipes
+
+
+def test_positions_beyond_the_end_of_a_game_are_refused(workers):
+    """The first enemy of 1-1 ends the life of who only walks to the right."""
+    game = MarioGame(CONFIG)
+    game.reset()
+    length = 1
+    while not game.step(1)[2]:
+        length += 1
+    replay(game, Position(0, [1] * length))  # as far as the end
+    ends = rf"a game ends after {length} of its {{}} actions; resume with the versions"
+    for position in (
+        Position(0, [1] * (length + 1)),
+        Position(0, [1] * 3000, saved=length + 5, start=length + 5),
+        Position(0, [1] * length, saved=length, start=length),
+    ):
+        with pytest.raises(UserError, match=ends.format(len(position.actions))):
+            replay(game, position)
+    beyond = [Position(0, []), Position(0, [1] * 3000), Position(0, [])]
+    for games in (workers, SerialGames.of([MarioGame(CONFIG) for _ in beyond])):
+        with pytest.raises(UserError, match=ends.format(3000)):
+            games.restore(beyond)
+
+
+@pytest.mark.parametrize("command", [1, NOOP])
+def test_a_game_does_not_go_on_after_its_end(command, workers):
+    """A checkpoint may say that a game goes on which the last of its actions ended."""
+    game = MarioGame(CONFIG)
+    game.reset()
+    actions = [1]
+    while not game.step(1)[2]:
+        actions.append(1)
+    ended = [Position(0, list(actions)) for _ in range(NUM_ENVS)]
+    for games in (workers, serial_games()):
+        games.restore(ended)
+        with pytest.raises(UserError, match="a game cannot go on after its end"):
+            games.step_async(np.full(NUM_ENVS, command), np.full(NUM_ENVS, 4))
+            games.step_wait()
 
 
 def test_a_worker_that_has_begun_when_ctrl_c_comes_ends(monkeypatch):

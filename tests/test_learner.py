@@ -1,5 +1,6 @@
 """The network and its update: double Q-learning targets, weights, clipping and state."""
 
+import copy
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -421,6 +422,31 @@ def test_restored_learner_makes_the_same_update_to_the_last_bit(tmp_path):
     assert np.array_equal(results[0].td_errors, results[1].td_errors)
     assert results[0].metrics == results[1].metrics
     assert torch.equal(weights_of(restored), weights_of(original))
+
+
+def test_order_of_the_moments_in_memory_changes_nothing(tmp_path):
+    """Nor do moments that share their memory with others."""
+    learner = make_learner()
+    learner.update(make_batch())
+    state = saved(learner, tmp_path)
+    numbers = state.optimizer["state"]
+    assert not numbers[0]["exp_avg"].is_contiguous()
+    mean = numbers[1]["exp_avg"].mean()
+    numbers[1]["exp_avg"] = mean.repeat(len(numbers[1]["exp_avg"]))
+    changed = copy.deepcopy(state)
+    for moments in changed.optimizer["state"].values():
+        moments["step"] = numbers[0]["step"]  # the same tensor in all of them
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = moments[name].contiguous()
+    changed.optimizer["state"][1]["exp_avg"] = mean.expand(len(numbers[1]["exp_avg"]))
+    weights = []
+    for loaded in (state, changed):
+        restored = make_learner(seed=1)
+        restored.load_state(loaded)
+        for seed in (2, 3):
+            restored.update(make_batch(seed=seed))
+        weights.append(weights_of(restored))
+    assert torch.equal(*weights)
 
 
 def test_without_an_optimizer_it_starts_afresh(tmp_path):

@@ -197,3 +197,26 @@ def test_what_no_file_of_ours_holds_is_refused_or_checked(path, value):
     torch.save(hostile(value=value), path)
     with pytest.raises(DamagedFile):
         load_tensors(path, "thing")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(1).expand(3),
+        torch.zeros(4, 1).expand(4, 2),
+        torch.arange(4.0).as_strided((3, 2), (1, 1)),
+        torch.arange(9.0).as_strided((3, 3), (1, 2)),
+    ],
+)
+def test_elements_that_share_memory_are_refused(path, value):
+    torch.save(hostile(value=value, large_enough=torch.zeros(100)), path)
+    with pytest.raises(DamagedFile, match="value is a tensor whose elements share memory"):
+        load_tensors(path, "thing")
+
+
+def test_other_orders_in_memory_are_read(path):
+    values = torch.arange(24.0).reshape(2, 3, 4)
+    orders = [values.permute(2, 0, 1), values[:, ::2, 1:], values[:, :1], values[:0], values[0, 0]]
+    save_tensors(path, "thing", {"orders": [*orders, torch.zeros(1, 5).expand(1, 5)]})
+    for ours, theirs in zip(load_tensors(path, "thing")["orders"], orders, strict=False):
+        assert torch.equal(ours, theirs)

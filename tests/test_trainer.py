@@ -371,6 +371,26 @@ def test_what_has_cleared_nothing_is_not_played_on(tmp_path):
     assert evaluator.best is evaluation
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": {"loss": 1.0, "env_steps": 1.0}}, r"metrics\.env_steps has the name"),
+        ({"metrics": {"loss": 1.0, "a b": 1.0}}, r"metrics\.'a b' names a column"),
+        ({"metrics": {"td_error": 1.0}}, r"metrics\.loss is missing"),
+        ({"slots": np.zeros(0, np.int64), "td_errors": np.zeros(0)}, "slots is empty"),
+        ({"td_errors": np.full(16, np.inf)}, "diverged"),
+    ],
+)
+def test_what_a_learner_returns_is_checked(change, message, tmp_path, monkeypatch):
+    trainer = make_trainer(SMALL, tmp_path, "learner")
+    update = trainer.learner.update
+    monkeypatch.setattr(trainer.learner, "update", lambda batch: replace(update(batch), **change))
+    with pytest.raises(UserError, match=message) as caught:
+        while trainer.updates < 3:
+            trainer.step()
+    assert str(caught.value).isprintable()
+
+
 def test_diverged_training_stops_with_one_line(tmp_path):
     trainer = make_trainer(SMALL, tmp_path, "diverged")
     with torch.no_grad():

@@ -50,10 +50,14 @@ class AdamState:
     state: dict[int, dict[str, Any]]  # the `Moments` of each parameter, once it was updated
 
 
-def check_adam_state(state: dict[str, Any], optimizer: torch.optim.Adam, where: str) -> None:
-    """
+def load_adam_state(optimizer: torch.optim.Adam, state: dict[str, Any], where: str) -> None:
+    """Take over a state.
+
+    The tensors become the optimizer's own, each in the memory layout of its parameter. The fused
+    Adam reads the moments in that order, whatever their strides are, and writes beyond the end of
+    a moment that is smaller in memory.
+
     Args:
-        optimizer: that shall take over the state.
         where: the name of the state's field.
 
     Raises:
@@ -75,3 +79,8 @@ def check_adam_state(state: dict[str, Any], optimizer: torch.optim.Adam, where: 
             raise ValueError(f"{where}.state.{number} is of no parameter")
         sizes = {"parameter": tuple(parameters[number].shape)}
         from_plain(Moments, moments, f"{where}.state.{number}", sizes)
+    optimizer.load_state_dict(state)
+    for parameter, moments in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = torch.empty_like(parameter).copy_(moments[name])
+        moments["step"] = moments["step"].clone()

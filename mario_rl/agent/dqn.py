@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mario_rl.agent.adam_state import check_adam_state
+from mario_rl.agent.adam_state import load_adam_state
 from mario_rl.agent.learner import LearnerState, Update
 from mario_rl.agent.network import DuelingNetwork, load_weights, to_tensor
 from mario_rl.config import LearnerConfig
@@ -183,8 +183,7 @@ class DQN:
             load_weights(getattr(self, name), getattr(state, name) or state.online_net, name)
         self._averaged_updates = state.averaged_updates
         if state.optimizer is not None:
-            check_adam_state(state.optimizer, self._optimizer, "optimizer")
-            self._optimizer.load_state_dict(state.optimizer)
+            load_adam_state(self._optimizer, state.optimizer, "optimizer")
         if state.update is not None:
             self._under_way = Future()
             self._under_way.set_result(state.update)

@@ -17,6 +17,9 @@ from mario_rl.errors import first_line
 from mario_rl.fields import AnyFloat, Array, ColumnName, Count
 from mario_rl.registry import LEARNERS
 from mario_rl.replay.prioritized import Batch
+from mario_rl.storage.records import check_metrics
+
+MAX_TD_ERROR = 3.4e38  # of float32; the priorities are sums of such numbers
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,19 @@ class Update:
     slots: Annotated[np.ndarray, Array("int64", "batch", "[0, slots)")]  # in the replay
     drawn_at: Count  # rows that the replay had written when they were drawn
     # target - Q: the new priorities
-    td_errors: Annotated[np.ndarray, Array("float32 float64", "batch")]
+    td_errors: Annotated[
+        np.ndarray, Array("float32 float64", "batch", f"[-{MAX_TD_ERROR}, {MAX_TD_ERROR}]")
+    ]
     metrics: dict[ColumnName, AnyFloat] = field(default_factory=dict)  # "loss", others to record
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: names the field that the trainer cannot use.
+        """
+        if len(self.slots) == 0:
+            raise ValueError("slots is empty")
+        check_metrics(self.metrics)
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,11 @@ def check_learner(config: Config, state: LearnerState) -> None:
     """
     algorithm = LEARNERS.get(config.learner.learner)
     learner: Learner = algorithm(build_network(config), config.learner)
+    if state.update is not None:
+        try:
+            state.update.check()
+        except ValueError as error:
+            raise ValueError(f"update.{error}") from None
     try:
         learner.load_state(state)
     except Exception as error:  # what a learner raises is its own affair

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mario_rl.config import FULL_GAME
+from mario_rl.errors import UserError
 from mario_rl.games.memory import Memory
 
 CLASSIC = importlib.metadata.version("nes-py").startswith("8.")
@@ -86,7 +87,13 @@ class Emulator:
         self._stock_env.reset()
 
     def step(self, buttons: int) -> None:
-        """Let one frame pass while buttons, an element of `actions.button_bytes`, are held."""
+        """Let one frame pass while buttons, an element of `actions.button_bytes`, are held.
+
+        Raises:
+            UserError: if play has ended. Only a checkpoint that contradicts itself leads there.
+        """
+        if self.is_over:
+            raise UserError("a game cannot go on after its end: the checkpoint contradicts itself")
         self._stock_env.step(buttons)
 
     def save(self) -> None:

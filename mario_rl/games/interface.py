@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from mario_rl.errors import UserError
+
 FRAME_SKIP = 4  # emulated frames of a decision
 FRAMES_PER_SECOND = 60
 SCREEN_SHAPE = (240, 256, 3)
@@ -173,15 +175,23 @@ def execute(game: Game, command: int, noop_frames: int) -> tuple[np.ndarray, tup
 
 
 def replay(game: Game, position: Position) -> np.ndarray:
-    """Bring a game to a position; returns the frame there, uint8 [84, 84]."""
+    """Bring a game to a position; returns the frame there, uint8 [84, 84].
+
+    Raises:
+        UserError: if the game ends on the way: the position comes from a checkpoint, and is not one
+            of this game.
+    """
     frame, _ = game.reset(position.noop_frames)
-    for action in position.actions[: position.start]:
-        game.step(action)
-    if position.start > 0:
-        game.save()
-        frame, _ = game.retry()
-    for action in position.actions[position.start :]:
-        frame = game.step(action)[0]
+    for number, action in enumerate(position.actions, 1):
+        frame, _, terminated, _, _ = game.step(action)
+        if terminated and (number < len(position.actions) or number == position.start):
+            raise UserError(
+                f"the checkpoint cannot be restored: a game ends after {number} of its "
+                f"{len(position.actions)} actions; resume with the versions that run.json names"
+            )
+        if number == position.start:
+            game.save()
+            frame, _ = game.retry()
     return frame
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from mario_rl.fields import Action, Items, Slot
+from mario_rl.fields import Action, Items, Slot, Within
 
 
 class Transition(NamedTuple):
@@ -34,7 +34,9 @@ class Transitions(NamedTuple):
         return cls(*map(np.array, columns, dtypes))
 
 
-Pending = tuple[Slot, Action, float]  # a `PendingStep` in a checkpoint
+# A sum of `n_step` of them, at most 32, is a float32.
+_Reward = Annotated[float, Within("[-1e37, 1e37]")]
+Pending = tuple[Slot, Action, _Reward]  # a `PendingStep` in a checkpoint
 # The pending steps of each game.
 AllPending = Annotated[
     list[Annotated[list[Pending], Items("[0, n_step)")]], Items("[num_envs, num_envs]")

@@ -63,6 +63,12 @@ class ReplayState:
             raise ValueError(
                 f"priorities are set where, by rows_written {self.rows_written}, nothing is"
             )
+        positive = self.priorities[self.priorities > 0]
+        if positive.size and positive.min() < _MIN_PRIORITY * (1 - 1e-9):  # with any exponent
+            raise ValueError(
+                f"priorities holds {positive.min():.4g}, which is neither 0 nor at least "
+                f"{_MIN_PRIORITY}"
+            )
         needed = max(0, self.rows_written - num_rows)
         first, end = (frames[0][0], frames[-1][0] + len(frames[-1][1])) if frames else (0, 0)
         if first > needed or end != self.rows_written:

@@ -15,7 +15,8 @@ class PCG64Words:
     """The words of the generator proper."""
 
     state: _Word128
-    inc: _Word128
+    # With an even one the generator may give the same number for ever, and NumPy never returns.
+    inc: Annotated[int, Within(f"[0, {2**128})", odd=True)]
 
 
 @dataclass(frozen=True)

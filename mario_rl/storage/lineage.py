@@ -1,8 +1,11 @@
 """Which run this is, and which models it descends from: in models, checkpoints and run.json."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from mario_rl.fields import Number, Positive, RunId, RunName, Share
+from mario_rl.fields import Items, Number, Positive, RunId, RunName, Share
+
+MAX_PARENTS = 10_000  # reading them takes a second
 
 
 @dataclass(frozen=True)
@@ -26,5 +29,6 @@ class Lineage:
     """
 
     iteration: Number = 1
-    parents: list[Parent] = field(default_factory=list)  # oldest first
+    # Oldest first
+    parents: Annotated[list[Parent], Items(f"[0, {MAX_PARENTS}]")] = field(default_factory=list)
     run_id: RunId | None = None  # None: an older version began the run, whoever resumed it

@@ -172,6 +172,8 @@ def _plain_value(kind: Any, rule: Any, value: Any, where: str, sizes: Sizes) -> 
             return value
         interval = FINITE if interval == ANY_NUMBER else interval
         _require(contains(interval, value, sizes), where, value, f"in {interval}")
+        odd = isinstance(rule, Within) and rule.odd
+        _require(not odd or value % 2 == 1, where, value, "odd")
         return kind(value)
     if kind is str:
         _require(len(value) <= _LONGEST_TEXT, where, value, f"at most {_LONGEST_TEXT} characters")

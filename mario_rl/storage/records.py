@@ -17,7 +17,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -73,11 +73,19 @@ class Table:
         """The first line of a new file."""
         return ",".join(self.columns).encode() + b"\n"
 
-    def begins(self, content: bytes) -> bool:
-        """Whether a file's content, if there is any, begins with the columns."""
-        first_line, newline, _ = with_added_columns(content, self).partition(b"\n")
-        names = first_line.decode(errors="replace").split(",")
-        return not content or (newline == b"\n" and set(names) >= self.columns.keys())
+    def check(self, content: bytes) -> None:
+        """
+        Raises:
+            ValueError: says what is wrong with what a file holds; nothing, if it is empty.
+        """
+        if not content:
+            return
+        if not content.endswith(b"\n"):
+            raise ValueError("its last row is cut off")
+        try:
+            _parsed(with_added_columns(content, self), self)
+        except csv.Error as error:
+            raise ValueError(first_line(error)) from None
 
 
 # docs/files.md says what the columns mean.
@@ -103,6 +111,8 @@ UPDATES = Table(
         "gpu_peak_bytes": Count,
     },
 )  # fmt: skip
+# A learner returns these, and others with names of their own.
+_METRICS = ("loss", "td_error", "q_value", "grad_norm")
 EVALUATIONS = Table(
     "evaluations",
     "evaluation",
@@ -115,6 +125,26 @@ EVALUATIONS = Table(
     },
 )  # fmt: skip
 TABLES = (EPISODES, UPDATES, EVALUATIONS)
+
+
+def check_metrics(names: Iterable[str]) -> None:
+    """
+    Args:
+        names: of the numbers that a learner returns with an update.
+
+    Raises:
+        ValueError: names the one that is missing, or that cannot become a column of UPDATES.
+    """
+    names = list(names)
+    if "loss" not in names:
+        raise ValueError("metrics.loss is missing")
+    for name in names:
+        if not matches(COLUMN_NAME, name):
+            raise ValueError(
+                f"metrics.{shown(name)} names a column, and must be {COLUMN_NAME.rule}"
+            )
+        if name in UPDATES.columns and name not in _METRICS:
+            raise ValueError(f"metrics.{name} has the name of a column that the trainer fills")
 
 
 @dataclass(frozen=True)

@@ -197,4 +197,18 @@ def _strangeness(tensor: torch.Tensor) -> str:
         return "a tensor with a gradient or a lazy operation"
     if tensor.__dict__:
         return "a tensor with attributes"
+    if _overlaps(tensor):
+        return "a tensor whose elements share memory"
     return ""
+
+
+def _overlaps(tensor: torch.Tensor) -> bool:
+    """Whether elements may share memory. What writes to such a tensor, or takes its memory for as
+    large as its shape says, destroys other data."""
+    axes = zip(tensor.stride(), tensor.shape, strict=True)
+    end = 1  # of what the axes with smaller strides span, in elements
+    for stride, length in sorted((stride, length) for stride, length in axes if length > 1):
+        if stride < end:
+            return tensor.numel() > 0
+        end += stride * (length - 1)
+    return False

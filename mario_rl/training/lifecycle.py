@@ -80,6 +80,7 @@ def create_run(
             rows = range(frames[0][0], replay.rows_written)
     lineage = replace(lineage, run_id=uuid.uuid4().hex)
     state = RunState(config, lineage, learner, replay=replay)
+    state.require_room()
     blocks = [block for _, block in frames]
     store = CheckpointStore(paths.checkpoints, lineage.run_id)
     store.save(to_plain(state), rows, rows, lambda _: blocks)
@@ -162,6 +163,7 @@ def _open(
     store = CheckpointStore(paths.checkpoints)
     checkpoint = store.load(RunState.from_file, RunState.check_frames)
     require_own_files(paths, checkpoint.state.lineage)
+    checkpoint.state.require_room()
     config = _resumed_config(checkpoint.state.config, given)
     machine = _prepare_machine(config, say)
     check_machine(paths, config, checkpoint.state.learner.online_net)

@@ -54,6 +54,11 @@ class RolloutState:
     saved: Annotated[list[Count], EACH_GAME]
     start: Annotated[list[Count], EACH_GAME]
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was a step."""
+        return not self.needs_reset.all() or any(map(len, self.actions))
+
     def check(self) -> None:
         """
         Raises:
@@ -141,7 +146,7 @@ class Rollout:
         self._retries_left[:] = state.retries_left
         self._episode_returns[:] = state.episode_returns
         self.exploration.load_state(state.exploration)
-        if self._needs_reset.all() and not any(map(len, state.actions)):
+        if not state.has_begun:
             return None
         positions = [
             Position(noop_frames, actions.tolist(), saved, start)

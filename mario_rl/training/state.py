@@ -11,9 +11,11 @@ from mario_rl.agent.exploration import check_exploration
 from mario_rl.agent.learner import LearnerState, check_learner
 from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.config import Config
+from mario_rl.errors import UserError, first_line
 from mario_rl.fields import Array, Count, Matching
 from mario_rl.games.actions import action_names
 from mario_rl.replay.prioritized import ReplayState
+from mario_rl.storage.lineage import MAX_PARENTS
 from mario_rl.storage.plain import from_plain
 from mario_rl.storage.records import TABLES
 from mario_rl.training.evaluator import EvaluatorState
@@ -22,6 +24,9 @@ from mario_rl.training.trainer import TrainerState
 _NAMES = "|".join(table.name for table in TABLES)
 RecordName = Annotated[str, Matching(rf"({_NAMES})(\.csv)?", "the name of a file of records")]
 Bytes = Annotated[np.ndarray, Array("uint8", "any")]
+
+_MAX_BEFORE_TRAINING = 10**12  # of any counter; a thousandth of what files may hold
+_MAX_HOURS_BEFORE_TRAINING = 10**6
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,11 @@ class Progress:
             raise ValueError("records holds sizes and contents")
         for table in TABLES:
             content = self.records.get(table.file)
-            if isinstance(content, np.ndarray) and not table.begins(content.tobytes()):
-                raise ValueError(f"records.{table.file} has other columns")
+            if isinstance(content, np.ndarray):
+                try:
+                    table.check(content.tobytes())
+                except ValueError as error:
+                    raise ValueError(f"records.{table.file}: {first_line(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,33 @@ class RunState:
             with _inside("progress.trainer.rollout.exploration"):
                 check_exploration(config, state.progress.trainer.rollout.exploration)
         return state
+
+    def require_room(self) -> None:
+        """Ask this before training: it counts on from the state, and files must hold the result.
+
+        Raises:
+            UserError: names a counter that is too near the greatest of `mario_rl.fields`.
+        """
+        trainer = self.progress.trainer if self.progress else None
+        replay = trainer.replay if trainer else self.replay
+        counters: dict[str, tuple[float, float]] = {
+            "lineage.iteration": (self.lineage.iteration, _MAX_BEFORE_TRAINING),
+            "lineage.parents": (len(self.lineage.parents), MAX_PARENTS),
+            "learner.averaged_updates": (self.learner.averaged_updates, _MAX_BEFORE_TRAINING),
+            "replay.rows_written": (replay.rows_written if replay else 0, _MAX_BEFORE_TRAINING),
+        }
+        if trainer is not None:
+            counters |= {
+                "env_steps": (trainer.env_steps, _MAX_BEFORE_TRAINING),
+                "updates": (trainer.updates, _MAX_BEFORE_TRAINING),
+                "episodes": (trainer.episodes, _MAX_BEFORE_TRAINING),
+                "hours": (trainer.hours, _MAX_HOURS_BEFORE_TRAINING),
+            }
+        for name, (value, greatest) in counters.items():
+            if value > greatest:
+                raise UserError(
+                    f"{name} is {value:,}, and a run that is trained may have at most {greatest:,}"
+                )
 
     def check_frames(self, frames: list[tuple[int, np.ndarray]]) -> None:
         """

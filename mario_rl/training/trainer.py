@@ -15,7 +15,7 @@ from typing import Annotated
 
 import numpy as np
 
-from mario_rl.agent.learner import Learner
+from mario_rl.agent.learner import MAX_TD_ERROR, Learner
 from mario_rl.agent.schedules import importance_exponent, learning_rate
 from mario_rl.config import Config
 from mario_rl.errors import Diverged, UserError
@@ -25,7 +25,7 @@ from mario_rl.replay.n_step import AllPending, NStepAccumulator, Transitions
 from mario_rl.replay.prioritized import PrioritizedReplay, ReplayState
 from mario_rl.storage.generator_state import GeneratorState
 from mario_rl.storage.recorder import Recorder
-from mario_rl.storage.records import EPISODES
+from mario_rl.storage.records import EPISODES, check_metrics
 from mario_rl.training.rollout import Rollout, RolloutState
 from mario_rl.training.update_log import UpdateLog
 
@@ -61,11 +61,23 @@ class TrainerState:
                 f"updates is {self.updates}, and must be in [{before}, {due}] after env_steps "
                 f"{self.env_steps}"
             )
-        if self.metrics and "loss" not in self.metrics:
-            raise ValueError("metrics.loss is missing")
+        if self.metrics:
+            check_metrics(self.metrics)
         self.rollout.check()
-        if self.replay.rows_written == 0 and any(map(len, self.rollout.actions)):
+        if self.replay.rows_written == 0 and self.rollout.has_begun:
             raise ValueError("replay.rows_written is 0, and something was played")
+        pending = [step for steps in self.n_step for step in steps]
+        # Until the first transition is complete, all steps are pending.
+        if not self.replay.priorities.any() and len(pending) != self.env_steps:
+            raise ValueError(
+                f"replay.priorities are all 0 after env_steps {self.env_steps}, of which "
+                f"{len(pending)} are pending in n_step"
+            )
+        written = min(len(self.replay.age), self.replay.rows_written * config.exploration.num_envs)
+        if any(slot >= written for slot, _, _ in pending):
+            raise ValueError(
+                f"n_step has a slot beyond those of rows_written {self.replay.rows_written}"
+            )
 
 
 def updates_due(config: Config, env_steps: int) -> int:
@@ -161,10 +173,17 @@ class Trainer:
         update = self.learner.fetch_update()
         if update is None:
             return
-        if not math.isfinite(update.metrics["loss"]):
+        try:
+            update.check()
+        except ValueError as error:
+            raise UserError(
+                f"--learner {self.config.learner.learner} returned an update whose {error}"
+            ) from None
+        loss, td_error = update.metrics["loss"], float(abs(update.td_errors).max())
+        if not (math.isfinite(loss) and td_error <= MAX_TD_ERROR):
             raise Diverged(
-                f"the loss is {update.metrics['loss']} at update {self.updates}: training has "
-                "diverged; start again with a lower --learning-rate"
+                f"the loss is {loss} at update {self.updates}, the greatest TD error {td_error:.4g}"
+                ": training has diverged; start again with a lower --learning-rate"
             )
         self.replay.update_priorities(update.slots, update.td_errors, update.drawn_at)
         self.update_log.add(update.metrics)
