@@ -126,7 +126,7 @@ def test_signal_saves_and_tells_how_to_resume(folder):
     process = start(folder, "--run-name", "stopped", "--num-episodes", 500, *SMALL)
     wait_for_checkpoint(folder, "stopped", 2)
     second = error_of(folder, TRAIN, "--run-name", "stopped", "--resume")
-    assert "is being trained by another process" in second
+    assert "is being trained by process" in second and "lock" in second
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "Traceback" not in output, output

@@ -124,7 +124,7 @@ def hostile(**content):
 def test_a_tensor_that_declares_more_than_it_holds_is_refused(path):
     torch.save(hostile(weights=torch.zeros(1).expand(10**6, 10**6)), path)
     assert path.stat().st_size < 10_000
-    with pytest.raises(DamagedFile, match="unfolds to more than its size"):
+    with pytest.raises(DamagedFile, match="share memory"):
         load_tensors(path, "thing")
 
 
