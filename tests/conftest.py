@@ -34,8 +34,9 @@ TIERS = {
 }
 
 
-# In the background of a script Ctrl-C is ignored, and so would be the tests'.
+# In the background of a script Ctrl-C is ignored, under nohup SIGHUP, and so would be the tests'.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:

@@ -56,6 +56,7 @@ class Run:
         def prepare() -> None:
             # As in a terminal, also if these tests run in the background.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             if preexec is not None:
                 preexec()
 
