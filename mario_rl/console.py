@@ -37,7 +37,7 @@ def tell(text: str) -> None:
     try:
         say(text)
     except OSError as error:
-        _warn_of_lost_output(error.strerror)
+        warn_once(f"standard output cannot be written ({error.strerror}); going on without it")
 
 
 def note(text: str) -> None:
@@ -51,6 +51,12 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """A line about something that went wrong and does not end the program, on stderr."""
     note(f"warning: {text}")
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """As `warn`, but the same text only once."""
+    warn(text)
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
@@ -139,8 +145,3 @@ def _escape(found: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that could not be decoded (PEP 383)
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
-
-
-@functools.cache  # each reason once
-def _warn_of_lost_output(reason: str) -> None:
-    warn(f"standard output cannot be written ({reason}); going on without it")

@@ -300,7 +300,7 @@ def test_plain_lines(xterm, variables, monkeypatch):
 
 
 def test_a_terminal_that_goes_away(xterm, capsys):
-    console._warn_of_lost_output.cache_clear()
+    console.warn_once.cache_clear()
     ours, theirs = pty.openpty()
     with open(theirs, "w") as stdout, contextlib.redirect_stdout(stdout):
         display = Display("run")

@@ -1,5 +1,6 @@
 """Checkpoints that are written while training goes on."""
 
+import contextlib
 import errno
 import os
 import re
@@ -29,8 +30,11 @@ from mario_rl.storage.plain import to_plain
 from mario_rl.storage.recorder import Recorder
 from mario_rl.training.assembly import build_learner, build_trainer
 from mario_rl.training.description import describe_run
+from mario_rl.training.display import Display
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
 from mario_rl.training.saver import Saver
+from mario_rl.training.session import Session
+from mario_rl.training.signals import Signals
 from mario_rl.training.state import RunState
 
 CONFIG = Config().replaced(
@@ -337,3 +341,35 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     with paths.lock():
         assert not any(path.exists() for path in leftovers)
         assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_an_evaluation_that_fails_is_tried_again_once(make_saver, monkeypatch, capsys, failures):
+    saver, trainer, paths = make_saver(CheckpointStore)
+    while trainer.env_steps == 0:  # a game begins with steps of its own
+        step(saver, trainer)
+    evaluator, calls = saver._evaluator, []
+
+    def build(*_):
+        return SerialGames.of([Corridor(), Corridor()])
+
+    def evaluate(games, should_stop):
+        calls.append(games)
+        if len(calls) <= failures:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        evaluator.best = EVALUATION
+        return EVALUATION
+
+    monkeypatch.setattr("mario_rl.training.session.build_games", build)
+    monkeypatch.setattr(evaluator, "evaluate", evaluate)
+    with contextlib.closing(
+        Session(paths, trainer, evaluator, saver, Display("run", plain=True), Signals())
+    ) as session:
+        session._evaluate()
+    errors = capsys.readouterr().err
+    assert len(calls) == min(failures + 1, 2)
+    assert len(set(map(id, calls))) == len(calls), "new games for the second try"
+    assert errors.count("Too many open files; trying again") == (failures > 0)
+    assert errors.count("training goes on without it") == (failures == 2)
+    assert (evaluator.best is None) == (failures == 2)
+    assert (evaluator.evaluated_at == trainer.env_steps) == (failures == 2)

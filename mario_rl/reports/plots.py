@@ -36,6 +36,7 @@ from mario_rl.reports.panels import (
     draw_line,
 )
 from mario_rl.reports.recorded_runs import RecordedRun
+from mario_rl.storage.files import file_version
 
 Draw = Callable[[Figure], None]
 
@@ -266,7 +267,7 @@ def show(draw: Draw, files: Sequence[Path] = ()) -> None:
     pyplot.show(block=False)
     drawn = None
     while pyplot.get_fignums():
-        state = [_state(path) for path in files]
+        state = [file_version(path) for path in files]
         if state != drawn:
             try:
                 draw(figure)
@@ -278,15 +279,6 @@ def show(draw: Draw, files: Sequence[Path] = ()) -> None:
             figure.canvas.draw()
             drawn = state
         figure.canvas.start_event_loop(REFRESH_S)
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """What tells one content of a file from another; None if there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
 
 
 def _open_window() -> Figure:

@@ -6,7 +6,6 @@ In a notebook:
     run.evaluations.plot("env_steps", "clear_rate")
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from mario_rl.config import FULL_GAME, Config
-from mario_rl.console import warn
+from mario_rl.console import warn_once
 from mario_rl.errors import UserError
 from mario_rl.storage.files import read_json
 from mario_rl.storage.lineage import Lineage
@@ -132,7 +131,7 @@ def read_run(name: str, output_dir: str | Path = ".") -> RecordedRun:
     paths.require_stats()
     missing = _missing(paths)
     for path in missing:
-        _warn_once(f"{path} is missing")
+        warn_once(f"{path} is missing")  # a figure that follows a run reads it again and again
     config: Config = read_as(Config, read_json(paths.config_json), paths.config_json)
     known = paths.run_json not in missing
     lineage = read_description(paths).lineage if known else Lineage()
@@ -157,12 +156,6 @@ def _missing(paths: RunPaths) -> list[Path]:
     tables = [paths.episodes_csv, paths.updates_csv, paths.evaluations_csv]
     begun = any(path.exists() for path in (*tables, paths.stats / CHECKSUMS))
     return [path for path in (paths.run_json, *tables * begun) if not path.exists()]
-
-
-@functools.cache
-def _warn_once(text: str) -> None:
-    """A figure that follows a run reads it again and again."""
-    warn(text)
 
 
 def _with_position(episodes: pd.DataFrame) -> pd.DataFrame:

@@ -56,6 +56,15 @@ def require_file(path: Path) -> None:
         raise reading_error(path, error) from None
 
 
+def file_version(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is written or replaced; None if it cannot be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file, then put it at `path` in one step that survives a crash.
 

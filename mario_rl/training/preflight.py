@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mario_rl.agent.network import Weights
 from mario_rl.config import Config
-from mario_rl.console import warn
+from mario_rl.console import warn_once
 from mario_rl.errors import UserError
 from mario_rl.games.workers import required_descriptors
 from mario_rl.machine import allow_open_files
@@ -58,4 +58,4 @@ def _check_disk(paths: RunPaths, config: Config, weights: Weights) -> None:
     if free + written < states:
         raise UserError(f"{needed} {states / 2**30:.1f} GiB: free some, or use --output-dir")
     if free + written < states + frames:
-        warn(f"{needed} {(states + frames) / 2**30:.1f} GiB when the replay is full")
+        warn_once(f"{needed} {(states + frames) / 2**30:.1f} GiB when the replay is full")

@@ -9,7 +9,6 @@ import copy
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from mario_rl.device import shortage
 from mario_rl.errors import RunInUse, UserError, reason
 from mario_rl.evaluation.figures import Evaluation
 from mario_rl.storage.checkpoint import CheckpointStore
+from mario_rl.storage.files import file_version
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import to_plain
 from mario_rl.training.description import describe_run
@@ -57,7 +57,7 @@ class Saver:
         self._lineage = lineage
         self._confirm_lock = confirm_lock
         self._model = model
-        self._written_model = _version(paths.model) if model_is_written else None
+        self._written_model = file_version(paths.model) if model_is_written else None
         self._checkpointed_episodes = checkpointed_episodes
         self._instant: tuple[int, EvaluatorState] | None = None  # of the newest checkpoint
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -142,16 +142,15 @@ class Saver:
 
     def _model_is_written(self) -> bool:
         """Whether the file is still the one that this process wrote or read."""
-        return self._written_model is not None and self._written_model == _version(
-            self._paths.model
-        )
+        written = self._written_model
+        return written is not None and written == file_version(self._paths.model)
 
     def _save_model(self) -> None:
         if self._model is None or self._model_is_written():
             return
         require_own_model(self._paths, self._lineage)
         self._model.save(self._paths.model)
-        self._written_model = _version(self._paths.model)
+        self._written_model = file_version(self._paths.model)
 
     def _save_records(self) -> None:
         """And what describes the run, if somebody deleted it."""
@@ -201,9 +200,7 @@ class Saver:
             UserError: if it cannot be written.
             RunInUse: as in `wait`.
         """
-        self.begin()
-        self.wait()
-        if self._failure is not None:
+        for _ in range(2):  # the second does nothing if the first succeeds
             self.begin()
             self.wait()
         if self._failure is not None:
@@ -213,12 +210,3 @@ class Saver:
         """Wait for what is being written."""
         self.wait()
         self._thread.shutdown()
-
-
-def _version(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is written or replaced; None if it cannot be seen."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns

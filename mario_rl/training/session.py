@@ -82,25 +82,21 @@ class Session:
     def _evaluate(self) -> None:
         """Evaluate, and try again if that fails. If it fails again, training goes on without this
         evaluation; at the end of the run, that is an error."""
-        try:
-            self._try_to_evaluate()
-        except RunInUse:
-            raise
-        except _FAILURES as error:
-            warn(f"the evaluation failed: {reason(error)}; trying again")
-            self._close_eval_games()
-        else:
-            return
-        try:
-            self._try_to_evaluate()
-        except RunInUse:
-            raise
-        except _FAILURES as error:
-            self._close_eval_games()
-            if budget_spent(self._trainer) >= 1:
-                raise UserError(f"the last evaluation failed: {reason(error)}") from None
-            warn(f"the evaluation failed again: {reason(error)}; training goes on without it")
-            self._evaluator.skip()
+        for is_last_try in (False, True):
+            try:
+                self._try_to_evaluate()
+                return
+            except RunInUse:
+                raise
+            except _FAILURES as error:
+                self._close_eval_games()
+                if not is_last_try:
+                    warn(f"the evaluation failed: {reason(error)}; trying again")
+                    continue
+                if budget_spent(self._trainer) >= 1:
+                    raise UserError(f"the last evaluation failed: {reason(error)}") from None
+                warn(f"the evaluation failed again: {reason(error)}; training goes on without it")
+                self._evaluator.skip()
 
     def _try_to_evaluate(self) -> None:
         config = self._trainer.config
