@@ -10,7 +10,15 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
 from mario_rl.errors import UserError, shown
-from mario_rl.registry import BACKENDS, EXPLORATIONS, LEARNERS, LOSSES, REWARDS, VIEWS
+from mario_rl.registry import (
+    BACKENDS,
+    EMULATORS,
+    EXPLORATIONS,
+    LEARNERS,
+    LOSSES,
+    REWARDS,
+    VIEWS,
+)
 from mario_rl.settings import Binding, check, require, setting
 
 STAGES = tuple(f"{world}-{stage}" for world in range(1, 9) for stage in range(1, 5))
@@ -34,6 +42,14 @@ class EnvConfig:
         "the stage to play; in the full game, play continues into the next stage after a flag",
         binds="replay",
         choices=(FULL_GAME, *STAGES),
+    )
+    emulator: str = setting(
+        "auto",
+        "the emulator of the training: fceumm, four times as fast; nes-py, that of "
+        "gym-super-mario-bros; auto takes fceumm if stable-retro is installed",
+        binds="run",
+        choices=EMULATORS,
+        before="nes-py",
     )
     action_set: str = setting(
         "simple",

@@ -41,6 +41,11 @@ class Registry:
         return part
 
 
+EMULATORS = Registry(  # games/emulator.py: Emulator
+    auto="mario_rl.games.emulator:auto",
+    fceumm="mario_rl.games.fceumm:Fceumm",
+    nes_py="mario_rl.games.nes_py:NesPy",
+)
 VIEWS = Registry(  # games/observation.py: View
     mario="mario_rl.games.views:AroundMario",
     screen="mario_rl.games.views:WholeScreen",

@@ -1,90 +1,49 @@
-"""The console with the game in it, the same on both emulator stacks.
+"""The console with the game in it: one interface, two emulators.
 
-The only importer of gym, gymnasium, nes_py and gym_super_mario_bros. On Python 3.10 to 3.12 that is
-the classic stack (gym 0.26, nes-py 8.2), from 3.13 on the new one (gymnasium, nes-py 9). Another
-emulator is another class with the attributes and methods of `Emulator`.
+`fceumm` is the fast one, with which agents train where it is installed; `nes-py`, with which
+gym-super-mario-bros plays, is the one that judges. docs/emulators.md says how far they agree.
 """
 
-import contextlib
-import importlib.metadata
-import io
-import sys
+import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
-from mario_rl.config import FULL_GAME
-from mario_rl.errors import UserError
 from mario_rl.games.memory import Memory
-
-CLASSIC = importlib.metadata.version("nes-py").startswith("8.")
-
-if CLASSIC:
-    # Gym prints a notice about its successor when it is imported.
-    with contextlib.redirect_stderr(io.StringIO()):
-        import gym  # noqa: F401
-    from nes_py._rom import ROM
-
-    # With NumPy 2 the product would stay a byte and overflow.
-    ROM.prg_rom_size = property(lambda rom: 16 * int(rom.header[4]))
-    ROM.chr_rom_size = property(lambda rom: 8 * int(rom.header[5]))
-
-else:
-    from gymnasium.envs.registration import registry
-
-    # The stock package registers its environments under the names of ours. Keep ours.
-    _registered = dict(registry)
-    registry.clear()
-
-from gym_super_mario_bros.smb_env import SuperMarioBrosEnv  # noqa: E402
-
-if not CLASSIC:
-    registry.update(_registered)
-
-# Frames after a restored state; by then the game has read all buttons of the controllers.
-_RELEASE_FRAMES = 4
+from mario_rl.registry import EMULATORS
 
 
-class Emulator:
+class Emulator(Protocol):
     """One console with the game in it, and room for one saved state.
 
     Scenes in which nobody plays, such as the change to another area, pass within one step.
 
-    Attributes:
-        screen: uint8 [240, 256, 3] RGB, a view that the next frame overwrites.
-        bgrx: uint8 [240, 256, 4], the same pixels as they lie in the emulator's memory. OpenCV
-            would have to copy `screen` first, because its channels are in reverse order.
-        memory: the console's memory, always current.
+    The classes in `registry.EMULATORS` are all made alike:
+
+        Emulator(stage: str, on_frame: Callable[[np.ndarray], None] | None)
+
+    `stage` is one of config.STAGES, which ends at the flag or with the life, or FULL_GAME.
+    `on_frame` is called with `screen` after every emulated frame, also during the scenes that pass
+    within one step.
     """
 
-    def __init__(self, stage: str, on_frame: Callable[[np.ndarray], None] | None = None) -> None:
-        """
-        Args:
-            stage: one of config.STAGES, which ends at the flag or with the life; or FULL_GAME.
-            on_frame: called with `screen` after every emulated frame, also during the scenes that
-                pass within one step.
-        """
-        target = None if stage == FULL_GAME else tuple(map(int, stage.split("-")))
-        self._stock_env = _StockEnv(target)
-        self._has_start = True  # whether the saved state is that of the start
-        self.screen: np.ndarray = self._stock_env.screen
-        self.bgrx = _screen_memory(self.screen)
-        self.memory = self._stock_env.memory
-        if on_frame is not None:
-            self._stock_env.on_frame = lambda: on_frame(self.screen)
+    memory: Memory  # always current
+
+    @property
+    def screen(self) -> np.ndarray:
+        """uint8 [240, 256, 3] RGB, a view that the next frame may overwrite."""
+
+    @property
+    def bgrx(self) -> np.ndarray:
+        """The same pixels, uint8 [240, 256, 4], contiguous as OpenCV wants them."""
 
     @property
     def is_over(self) -> bool:
         """Whether play has ended: no step is possible before a `reset` or `restore`."""
-        return bool(self._stock_env.done)
 
     def reset(self) -> None:
         """Go to the true start of the stage (or game), bit for bit the same every time."""
-        if not self._has_start:
-            self._stock_env.start_again()
-            self._has_start = True
-        self._stock_env.reset()
 
     def step(self, buttons: int) -> None:
         """Let one frame pass while buttons, an element of `actions.button_bytes`, are held.
@@ -92,90 +51,25 @@ class Emulator:
         Raises:
             UserError: if play has ended. Only a checkpoint that contradicts itself leads there.
         """
-        if self.is_over:
-            raise UserError("a game cannot go on after its end: the checkpoint contradicts itself")
-        self._stock_env.step(buttons)
 
     def save(self) -> None:
         """Save this state. It replaces the one that was saved before."""
-        self._stock_env._backup()
-        self._has_start = False
 
     def restore(self) -> None:
         """Go back to the state that was saved last; after a `reset`, to the start."""
-        self._stock_env.reset()
 
     def close(self) -> None:
         """Free the emulator. Closing twice is allowed."""
-        if self._stock_env._env is not None:
-            self._stock_env.close()
-            self._stock_env._env = None
 
 
-class _StockEnv(SuperMarioBrosEnv):  # type: ignore[misc]
-    """The stock environment without the parts that this package computes itself."""
-
-    memory: Memory
-
-    def __init__(self, target: tuple[int, ...] | None) -> None:
-        self.on_frame: Callable[[], None] | None = None
-        super().__init__(target=target)
-
-    def start_again(self) -> None:
-        """Play the start screen again. With cleared memory it leads to the same state."""
-        self._has_backup = False
-        self.ram[:] = bytes(len(self.ram))
-        self.reset()
-        self._skip_start_screen()
-        self._backup()
-
-    def _ram_buffer(self) -> memoryview:
-        # Bytes of a memoryview are ints, with NumPy 1 and 2 alike, and faster to read.
-        ram = memoryview(super()._ram_buffer())
-        self.memory = Memory(ram)
-        return ram
-
-    def _get_reward(self) -> float:
-        return 0.0
-
-    def _get_info(self) -> dict[str, Any]:
-        return {}
-
-    def _get_done(self) -> bool:
-        # After the last stage the stock environment would wait for a clock that has stopped.
-        return bool(super()._get_done()) or self.memory.is_won
-
-    if not CLASSIC:
-
-        def _get_terminated(self) -> bool:
-            return bool(super()._get_terminated()) or self.memory.is_won
-
-    def _frame_advance(self, action: int) -> None:
-        super()._frame_advance(action)
-        if self.on_frame is not None:
-            self.on_frame()
-
-    def _did_step(self, done: bool) -> None:
-        if self.on_frame is not None:
-            self.on_frame()
-        super()._did_step(done)
-
-    def _backup(self) -> None:
-        super()._backup()
-        self._restore()  # so that the game continues now as it will after every later restore
-
-    def _restore(self) -> None:
-        # nes-py's state leaves out the controllers, and some frames end when the game has read only
-        # a part of the buttons. The rest would be those of the game before: so none is held.
-        super()._restore()
-        for _ in range(_RELEASE_FRAMES):
-            super()._frame_advance(0)
-        super()._restore()
+def resolved(name: str) -> str:
+    """The emulator that a setting means: "auto" is fceumm where stable-retro is installed."""
+    if name != "auto":
+        return name
+    return "fceumm" if importlib.util.find_spec("stable_retro") else "nes-py"
 
 
-def _screen_memory(screen: np.ndarray) -> np.ndarray:
-    """The emulator's own contiguous pixels behind its RGB view."""
-    if screen.strides != (4 * screen.shape[1], 4, -1) or sys.byteorder != "little":
-        raise RuntimeError("this version of nes-py keeps its screen in another form")
-    bgr = screen[:, :, ::-1]
-    return np.lib.stride_tricks.as_strided(bgr, (*bgr.shape[:2], 4), bgr.strides)
+def auto(stage: str, on_frame: Callable[[np.ndarray], None] | None = None) -> Emulator:
+    """The emulator that "auto" means."""
+    emulator: Emulator = EMULATORS.get(resolved("auto"))(stage, on_frame)
+    return emulator

@@ -19,7 +19,7 @@ from mario_rl.games.interface import (
 )
 from mario_rl.games.observation import Observer
 from mario_rl.games.rewards import Decision, Reward
-from mario_rl.registry import REWARDS
+from mario_rl.registry import EMULATORS, REWARDS
 
 SAVE_PERIOD_PX = 160  # ten blocks: hardly ever more than one obstacle
 
@@ -43,7 +43,7 @@ class MarioGame:
                 next frame overwrites.
             save_points: save the state of the game at save points, to which `retry` returns.
         """
-        self._emulator = Emulator(config.stage, on_frame)
+        self._emulator: Emulator = EMULATORS.get(config.emulator)(config.stage, on_frame)
         self._observer = Observer(config, self._emulator)
         self._reward: Reward = REWARDS.get(config.reward)(config)
         self._buttons = button_bytes(config.action_set)

@@ -100,7 +100,7 @@ class Memory:
     @property
     def has_flag(self) -> bool:
         """Whether Mario is at the flag or has the axe. In some castles it misses the axe."""
-        if self._is_end_of_world:
+        if self.is_end_of_world:
             return True
         is_on_a_pole = self.ram[_FLOAT_STATE] == _ON_A_POLE
         return is_on_a_pole and any(
@@ -110,8 +110,9 @@ class Memory:
     @property
     def is_won(self) -> bool:
         """Whether the last stage of the game is cleared."""
-        return (self.world, self.stage) == (8, 4) and self._is_end_of_world
+        return (self.world, self.stage) == (8, 4) and self.is_end_of_world
 
     @property
-    def _is_end_of_world(self) -> bool:
+    def is_end_of_world(self) -> bool:
+        """Whether Mario has the axe of a castle."""
         return self.ram[_MODE] == _END_OF_WORLD
