@@ -326,6 +326,12 @@ class RunConfig:
         binds="machine",
         choices=("auto", "cpu", "cuda", "mps"),
     )
+    threads: int | None = setting(
+        None,
+        "threads of PyTorch on the CPU; by default their number is measured when the run begins",
+        binds="machine",
+        interval="[1, 1024]",
+    )
     precision: str = setting(
         "auto",
         "arithmetic of the convolutions; auto takes bfloat16 if the hardware is faster in it",

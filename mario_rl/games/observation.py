@@ -69,9 +69,9 @@ class Observer:
         pixels = self._view.crop(pixels, memory)
         frame = cv2.resize(pixels, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
         if self._shows_buttons:
-            left, right = np.hsplit(frame[: self._view.button_rows], 2)
-            left[:] = 255 if memory.holds_a else 0
-            right[:] = 255 if memory.holds_b else 0
+            rows, middle = self._view.button_rows, frame.shape[1] // 2
+            frame[:rows, :middle] = 255 if memory.holds_a else 0
+            frame[:rows, middle:] = 255 if memory.holds_b else 0
         return frame
 
     def _pixels(self) -> np.ndarray:
