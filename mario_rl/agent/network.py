@@ -77,11 +77,10 @@ class DuelingNetwork(nn.Module):
             features = functional.conv2d(pixels, weight / 255, bias, stride=_FIRST_STRIDE)
             features = self.trunk[1:](features)
             # The hidden layers of both heads as one product, which is faster.
-            hidden = functional.linear(
-                features,
-                torch.cat((self.value[0].weight, self.advantage[0].weight)),
-                torch.cat((self.value[0].bias, self.advantage[0].bias)),
+            weights, biases = zip(
+                self.value[0].parameters(), self.advantage[0].parameters(), strict=True
             )
+            hidden = functional.linear(features, torch.cat(weights), torch.cat(biases))
         of_value, of_advantage = functional.relu(hidden.float()).chunk(2, dim=1)
         value = self.value[2](of_value)
         advantage = self.advantage[2](of_advantage).unflatten(1, (-1, value.shape[1]))
