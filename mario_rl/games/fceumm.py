@@ -18,13 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import stable_retro
 
 from mario_rl.config import FULL_GAME
 from mario_rl.errors import UserError
 from mario_rl.games.emulator import Brightness
-from mario_rl.games.fceumm_screen import FceummScreen, colour_table
+from mario_rl.games.fceumm_screen import FceummScreen, code_of
 from mario_rl.games.interface import SCREEN_SHAPE
 from mario_rl.games.memory import Memory
 
@@ -40,7 +41,7 @@ _COLOURS = """
     F8D878 D8F878 B8F8B8 B8F8D8 00FCFC F8D8F8 000000 000000
 """.split()
 
-_BLACK = np.full(SCREEN_SHAPE[:2], 15, dtype=np.uint16)
+_BLACK = np.full(SCREEN_SHAPE[:2], code_of(0x0F), dtype=np.uint8)
 _BACKDROP = 4, 128  # row and column of a pixel above the status bar
 
 MEMORY_BYTES = 2048
@@ -88,7 +89,10 @@ class _Console:
         self.player: Fceumm | None = None  # whose game is in the console
         self.starts: dict[str, _Moment] = {}  # of the stages that were played
         self.masks = [_mask(buttons) for buttons in range(256)]
-        self.colours = colour_table([int(colour, 16) for colour in _COLOURS])
+        self.colours = np.zeros((1, 256, 4), dtype=np.uint8)  # BGRX by their codes
+        for number, colour in enumerate(_COLOURS):
+            red, green, blue = bytes.fromhex(colour)
+            self.colours[0, code_of(number)] = blue, green, red, 0
         self.brightness: dict[tuple[Brightness, int], np.ndarray] = {}
 
 
@@ -117,7 +121,7 @@ class Fceumm:
         self._console = _console
         self._target = None if stage == FULL_GAME else tuple(map(int, stage.split("-")))
         self._on_frame = on_frame
-        self._picture: np.ndarray | None = None  # None: that of the console
+        self._picture: np.ndarray | None = None  # None: not fetched yet
         self._held_back = 0
         self.is_over = False
         self.memory = Memory(memoryview(b""))
@@ -130,22 +134,24 @@ class Fceumm:
 
     @property
     def screen(self) -> np.ndarray:
-        bgrx = self._console.colours.take(self._colours, mode="clip").view(np.uint8)
-        return bgrx.reshape(SCREEN_SHAPE[0], SCREEN_SHAPE[1], 4)[:, :, 2::-1]
+        picture = cv2.merge([self._codes] * 3)
+        return cv2.LUT(picture, self._console.colours[:, :, 2::-1])
 
     def brightness(self, of: Brightness) -> np.ndarray:
         # That of each colour is computed once.
-        key = of, int(self._colours[_BACKDROP])
+        key = of, int(self._codes[_BACKDROP])
         table = self._console.brightness.get(key)
         if table is None:
-            bgrx = self._console.colours.view(np.uint8).reshape(-1, 1, 4)
-            table = self._console.brightness[key] = of(bgrx, bgrx[key[1], 0]).ravel()
-        return table.take(self._colours, mode="clip")
+            colours = self._console.colours
+            table = self._console.brightness[key] = of(colours, colours[0, key[1]])
+        return cv2.LUT(self._codes, table)
 
     @property
-    def _colours(self) -> np.ndarray:
-        """The picture as codes of colours, uint16 [240, 256]."""
-        return self._console.screen.pixels if self._picture is None else self._picture
+    def _codes(self) -> np.ndarray:
+        """The picture as codes of colours, uint8 [240, 256]."""
+        if self._picture is None:
+            self._picture = self._console.screen.picture()
+        return self._picture
 
     def reset(self) -> None:
         self._saved = self._start
@@ -188,7 +194,7 @@ class Fceumm:
             self._console.player = None
 
     def _moment(self) -> _Moment:
-        return _Moment(self._console_state, self._held_back, self._colours.copy())
+        return _Moment(self._console_state, self._held_back, self._codes)
 
     def _take_turn(self) -> None:
         """Put this game into the console."""
@@ -198,7 +204,7 @@ class Fceumm:
     def _put_in(self, state: bytes) -> None:
         player = self._console.player
         if player is not None and player is not self:
-            player._picture = player._colours.copy()  # a state has none
+            player._codes  # noqa: B018 - fetches the picture, which a state has not
         self._console.core.set_state(state)
         self._console.player = self
         self._look_at(state)

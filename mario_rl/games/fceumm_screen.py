@@ -7,8 +7,8 @@ Here the core asks us instead. The names below are those of libretro.h.
 """
 
 import ctypes
-from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import stable_retro
 
@@ -33,11 +33,7 @@ _VideoRefresh = ctypes.CFUNCTYPE(
 
 
 class FceummScreen:
-    """
-    Attributes:
-        pixels: the picture of the frame that was emulated last, RGB565, uint16 [240, 256], a view
-            that the next frame overwrites. `colour_table` decodes it.
-    """
+    """See the module."""
 
     def __init__(self, core: stable_retro.RetroEmulator) -> None:
         """Set the options. That takes a frame: load a state before you go on.
@@ -78,18 +74,17 @@ class FceummScreen:
         """Called by the core with every picture; `pitch` is the number of bytes of a row."""
         if self._source != (data, width, height, pitch):  # at first, and hardly ever after
             self._source = data, width, height, pitch
-            pixels = (ctypes.c_uint16 * (width * height)).from_address(data)
-            self.pixels = np.ctypeslib.as_array(pixels).reshape(height, width)
+            pixels = (ctypes.c_uint8 * (2 * width * height)).from_address(data)
+            self._bytes = np.ctypeslib.as_array(pixels).reshape(height, width, 2)
+
+    def picture(self) -> np.ndarray:
+        """A copy of the picture of the frame that was emulated last: the code of each colour, uint8
+        [240, 256], as `code_of` gives it."""
+        # The higher byte of a RGB565 pixel tells the 64 colours apart.
+        return cv2.extractChannel(self._bytes, 1)
 
 
-def colour_table(colours: Sequence[int]) -> np.ndarray:
-    """What to show for each RGB565 code of a colour, uint32 [65536].
-
-    Args:
-        colours: what to show for each of the 64 colours.
-    """
-    table = np.zeros(1 << 16, dtype=np.uint32)
-    for number, colour in enumerate(colours):
-        red, green = number % 16 * 255 // 15, number // 16 * 255 // 3
-        table[red >> 3 << 11 | green >> 2 << 5] = colour
-    return table
+def code_of(colour: int) -> int:
+    """The code of one of the console's 64 colours in a picture: the palette "raw" is made so."""
+    red, green = colour % 16 * 255 // 15, colour // 16 * 255 // 3
+    return (red >> 3 << 11 | green >> 2 << 5) >> 8
