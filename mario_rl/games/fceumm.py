@@ -67,15 +67,19 @@ class _Moment(NamedTuple):
     picture: np.ndarray
 
 
+def rom_path() -> Path:
+    """The cartridge of gym-super-mario-bros."""
+    package = importlib.util.find_spec("gym_super_mario_bros")
+    assert package is not None and package.origin is not None
+    return Path(package.origin).parent / "_roms" / "super-mario-bros.nes"
+
+
 class _Console:
     """The console of this process."""
 
     def __init__(self) -> None:
-        package = importlib.util.find_spec("gym_super_mario_bros")
-        assert package is not None and package.origin is not None
-        rom = Path(package.origin).parent / "_roms" / "super-mario-bros.nes"
         try:
-            self.core = stable_retro.RetroEmulator(str(rom))
+            self.core = stable_retro.RetroEmulator(str(rom_path()))
         except RuntimeError as error:
             raise UserError(
                 f"FCEUmm cannot be started: {error}; --emulator nes-py does without"
@@ -88,7 +92,7 @@ class _Console:
         self.screen = FceummScreen(self.core)
         self.player: Fceumm | None = None  # whose game is in the console
         self.starts: dict[str, _Moment] = {}  # of the stages that were played
-        self.masks = [_mask(buttons) for buttons in range(256)]
+        self.masks = [mask(buttons) for buttons in range(256)]
         self.colours = np.zeros((1, 256, 4), dtype=np.uint8)  # BGRX by their codes
         for number, colour in enumerate(_COLOURS):
             red, green, blue = bytes.fromhex(colour)
@@ -99,15 +103,22 @@ class _Console:
 _console: _Console | None = None
 
 
-def _mask(buttons: int) -> np.ndarray:
-    mask = np.zeros(16, dtype=np.uint8)
+def mask(buttons: int) -> np.ndarray:
+    """The buttons as stable-retro's controller takes them, uint8 [16]."""
+    held = np.zeros(16, dtype=np.uint8)
     for bit, place in enumerate(_BUTTONS):
-        mask[place] = buttons >> bit & 1
-    return mask
+        held[place] = buttons >> bit & 1
+    return held
 
 
 class Fceumm:
-    """Implements `emulator.Emulator`."""
+    """Implements `emulator.Emulator`.
+
+    Attributes:
+        console_state: that of the console, after the last frame.
+    """
+
+    console_state: bytes
 
     def __init__(self, stage: str, on_frame: Callable[[np.ndarray], None] | None = None) -> None:
         """As `emulator.Emulator` says.
@@ -177,7 +188,7 @@ class Fceumm:
     def state(self) -> bytes:
         saved = self._saved
         header = bytes((self.is_over, self._held_back, saved.held_back))
-        return header + self._console_state + saved.console
+        return header + self.console_state + saved.console
 
     def load(self, state: bytes) -> None:
         size = len(self._console.power_on)
@@ -194,12 +205,12 @@ class Fceumm:
             self._console.player = None
 
     def _moment(self) -> _Moment:
-        return _Moment(self._console_state, self._held_back, self._codes)
+        return _Moment(self.console_state, self._held_back, self._codes)
 
     def _take_turn(self) -> None:
         """Put this game into the console."""
         if self._console.player is not self:
-            self._put_in(self._console_state)
+            self._put_in(self.console_state)
 
     def _put_in(self, state: bytes) -> None:
         player = self._console.player
@@ -210,7 +221,7 @@ class Fceumm:
         self._look_at(state)
 
     def _look_at(self, state: bytes) -> None:
-        self._console_state = state
+        self.console_state = state
         at = self._console.memory_at
         self.memory.ram = memoryview(state)[at : at + MEMORY_BYTES]
 
@@ -227,7 +238,7 @@ class Fceumm:
 
     def _write(self, values: dict[int, int]) -> None:
         """Write bytes to addresses of the memory."""
-        state = bytearray(self._console_state)
+        state = bytearray(self.console_state)
         for address, value in values.items():
             state[self._console.memory_at + address] = value
         self._put_in(bytes(state))
