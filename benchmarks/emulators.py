@@ -44,7 +44,7 @@ def run_bare() -> Result:
 
 
 def run_restore() -> Result:
-    """Milliseconds for each game until all play on in new processes."""
+    """Milliseconds for each game, without the start of the processes."""
     with Contender(__spec__.name, "restore") as games:
         times = [games.round(benchmark="restore", round=i)["seconds"] for i in range(1 + ROUNDS)]
     each_ms = [1000 * seconds / NUM_GAMES for seconds in times[1:]]

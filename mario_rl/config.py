@@ -320,11 +320,12 @@ class RunConfig:
         binds="machine",
         choices=("auto", "cpu", "cuda", "mps"),
     )
-    threads: int | None = setting(
-        None,
-        "threads of PyTorch on the CPU; by default their number is measured when the run begins",
+    threads: int = setting(
+        0,
+        "threads of PyTorch on the CPU; 0: as many as are fastest, measured when the run begins",
         binds="machine",
-        interval="[1, 1024]",
+        unit="threads",
+        interval="[0, 1024]",
     )
     precision: str = setting(
         "auto",

@@ -169,12 +169,10 @@ def _open(
     checkpoint.state.require_room()
     config = _resumed_config(checkpoint.state.config, given)
     machine = _prepare_machine(config, say)
-    threads = config.run.threads
-    if threads is None:
+    if not config.run.threads:
         spare = build_learner(config, machine.device, machine.trunk_dtype)
-        threads = fastest_threads(config, spare)
-        config = config.replaced({"threads": threads})
-    torch.set_num_threads(threads)
+        config = config.replaced({"threads": fastest_threads(config, spare)})
+    torch.set_num_threads(config.run.threads)
     check_machine(paths, config, checkpoint.state.learner.online_net)
     describe_run(paths, config, checkpoint.state.lineage)
     progress, model = checkpoint.state.progress, None
