@@ -37,8 +37,8 @@ REASONS = {
         and left; `complex` adds left with A, B and both, down and up. [Fewer
         actions](experiments/fewer-actions.md) are not learned faster.""",
     "emulator": """Both play the same cartridge, and the agent sees the same picture
-        ([emulators](emulators.md)). A run keeps the one that it began with. `eval_mario.py` plays on
-        nes-py, that of gym-super-mario-bros, unless it is told otherwise.""",
+        ([emulators](emulators.md)). A run keeps the one that it began with. `eval_mario.py` plays
+        on nes-py, that of gym-super-mario-bros, unless it is told otherwise.""",
     "view": """With Mario always in the same place, the network need not learn for each place what
         an enemy beside him means. The view is 192x168 of the screen's 256x240 pixels. With it
         [every seed learns](experiments/view-around-mario.md): 59 to 76 of 100 games at 120,000 env
