@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def two_workers(monkeypatch):
     """One of them plays more than one game, however many cores there are."""
     monkeypatch.setattr(workers_module, "_WORKERS_PER_CORE", 1)
     monkeypatch.setattr(workers_module, "available_cores", lambda: 2)
+
+
+@pytest.fixture(params=["fceumm", "nes-py"])
+def emulator(request, monkeypatch):
+    """For tests that both emulators must pass."""
+    if request.param == "fceumm":
+        pytest.importorskip("stable_retro")
+    monkeypatch.setattr(sys.modules[__name__], "CONFIG", replace(CONFIG, emulator=request.param))
 
 
 @pytest.fixture
@@ -85,7 +94,7 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_workers_play_as_games_in_this_process_do_and_positions_bring_them_back(workers):
+def test_workers_play_as_games_in_this_process_do_and_can_be_brought_back(emulator, workers):
     serial, third = serial_games(), serial_games()
     resets = noops = retries = 0
     for ours, theirs in zip(random_play(0, workers), random_play(0, serial), strict=True):
@@ -96,13 +105,16 @@ def test_workers_play_as_games_in_this_process_do_and_positions_bring_them_back(
         if (ours[0] == RETRY).any():
             retries += 1
             assert np.array_equal(third.restore(copied(workers.positions)), ours[2])
+            again = third.restore(copied(workers.positions), workers.states())
+            assert np.array_equal(again, ours[2])
     assert resets > NUM_ENVS and noops > 0 and retries >= 2
-    positions = copied(workers.positions)
+    positions, states = copied(workers.positions), workers.states()
+    assert (states is None) == (CONFIG.emulator == "nes-py")
     assert any(p.noop_frames and p.actions for p in positions)
     assert any(p.start for p in positions)
     workers.step_async(np.full(NUM_ENVS, RESET), np.zeros(NUM_ENVS, dtype=np.int32))
     workers.step_wait()
-    assert np.array_equal(workers.restore(positions), ours[2])
+    assert np.array_equal(workers.restore(positions, states), ours[2])
     assert workers.positions == positions
     serial.restore(copied(positions))
     retry = np.where([p.saved > 0 for p in positions], RETRY, RESET)
@@ -127,7 +139,7 @@ def test_position_is_what_reset_and_actions_lead_to(workers):
 
 
 @pytest.mark.parametrize("mid_step", [False, True])
-def test_a_killed_worker_is_replaced_and_nothing_else_changes(mid_step, monkeypatch):
+def test_a_killed_worker_is_replaced_and_nothing_else_changes(emulator, mid_step, monkeypatch):
     reports = []
     disturbed = WorkerGames(CONFIG, NUM_ENVS, reports.append, NUM_RETRYING)
     serial = serial_games()
@@ -154,14 +166,35 @@ def test_a_killed_worker_is_replaced_and_nothing_else_changes(mid_step, monkeypa
     assert not any(process.is_running() for process in processes)
 
 
-def test_a_worker_killed_while_games_are_restored_is_replaced():
+def test_a_worker_killed_while_games_are_restored_is_replaced(emulator):
     reports = []
     games = WorkerGames(CONFIG, NUM_ENVS, reports.append)
     *_, (_, _, frames, _) = random_play(3, games)
     os.kill(games.pids()[-1], signal.SIGKILL)
-    assert np.array_equal(games.restore(games.positions), frames)
+    assert np.array_equal(games.restore(games.positions, games.states()), frames)
     assert len(reports) == 1
     games.close()
+
+
+def test_states_go_on_alike_in_another_process_and_other_bytes_are_refused():
+    pytest.importorskip("stable_retro")
+    games, other = serial_games(), serial_games()
+    *_, (_, _, frames, records) = random_play(4, games)
+    states = games.states()
+    assert np.array_equal(other.restore(copied(games.positions), states), frames)
+    actions = np.where(records["terminated"] | records["truncated"], RETRY, 4)
+    for _ in range(20):
+        for one in (games, other):
+            one.step_async(actions, np.zeros(NUM_ENVS, dtype=int))
+        (theirs, records), ours = games.step_wait(), other.step_wait()
+        assert same((theirs, records), ours)
+        actions = np.where(records["terminated"] | records["truncated"], RETRY, 3)
+    assert games.states() == other.states()
+    for wrong in (b"", states[0][:-1], states[0] + b"x", b"\xff" * len(states[0])):
+        with pytest.raises(UserError, match="the checkpoint cannot be restored"):
+            other.restore(games.positions, [wrong] * NUM_ENVS)
+    for one in (games, other):
+        one.close()
 
 
 def reset_all(games):

@@ -46,6 +46,8 @@ _BACKDROP = 4, 128  # row and column of a pixel above the status bar
 
 MEMORY_BYTES = 2048
 _MEMORY_CHUNK = b"RAM\0" + MEMORY_BYTES.to_bytes(4, "little")  # in a state, before the memory
+_UNUSED_CHUNK = b"WRAM" + (8192).to_bytes(4, "little")  # before memory that the game does not use
+_NOISE_CHUNK = b"NREG" + (2).to_bytes(4, "little")  # before the register of the sound's noise
 _BUTTONS = (8, 0, 2, 3, 4, 5, 6, 7)  # of stable-retro's controller, for each bit of our byte
 _START = 8  # the bit of the button
 
@@ -86,8 +88,12 @@ class _Console:
             ) from None
         state = bytearray(self.core.get_state())
         self.memory_at = state.index(_MEMORY_CHUNK) + len(_MEMORY_CHUNK)
+        self.noise_at = state.index(_NOISE_CHUNK) + len(_NOISE_CHUNK)
         # At first nes-py's memory is empty, FCEUmm's is not.
         state[self.memory_at : self.memory_at + MEMORY_BYTES] = bytes(MEMORY_BYTES)
+        # And this, which nobody writes to, holds what was left in the process's memory.
+        unused_at = state.index(_UNUSED_CHUNK) + len(_UNUSED_CHUNK)
+        state[unused_at : unused_at + 8192] = bytes(8192)
         self.power_on = bytes(state)
         self.screen = FceummScreen(self.core)
         self.player: Fceumm | None = None  # whose game is in the console
@@ -188,7 +194,13 @@ class Fceumm:
     def state(self) -> bytes:
         saved = self._saved
         header = bytes((self.is_over, self._held_back, saved.held_back))
-        return header + self.console_state + saved.console
+        return header + self._silent(self.console_state) + self._silent(saved.console)
+
+    def _silent(self, state: bytes) -> bytes:
+        """A state with the noise at its beginning. Its register alone depends on when a state was
+        loaded, and nothing depends on it but the sound."""
+        at = self._console.noise_at
+        return state[:at] + b"\1\0" + state[at + 2 :]
 
     def load(self, state: bytes) -> None:
         size = len(self._console.power_on)

@@ -7,7 +7,7 @@ import numpy as np
 
 from mario_rl.config import FRAME_SHAPE, FULL_GAME, EnvConfig
 from mario_rl.games.actions import button_bytes
-from mario_rl.games.emulator import Emulator
+from mario_rl.games.emulator import Emulator, resolved
 from mario_rl.games.interface import (
     CLEAR,
     DEATH,
@@ -55,7 +55,7 @@ class MarioGame:
                 next frame overwrites.
             save_points: save the state of the game at save points, to which `retry` returns.
         """
-        self._emulator: Emulator = EMULATORS.get(config.emulator)(config.stage, on_frame)
+        self._emulator: Emulator = EMULATORS.get(resolved(config.emulator))(config.stage, on_frame)
         self._observer = Observer(config, self._emulator)
         self._reward: Reward = REWARDS.get(config.reward)(config)
         self._buttons = button_bytes(config.action_set)
