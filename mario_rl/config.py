@@ -79,6 +79,12 @@ class EnvConfig:
         binds="weights",
         before=False,
     )
+    overscan: bool = setting(
+        False,
+        "show the agent the outermost 8 pixels of the screen, too; only nes-py has them",
+        binds="weights",
+        before=True,
+    )
     reward: str = setting("progress", "the reward", binds="replay", choices=REWARDS)
     death_penalty: float = setting(
         10.0,

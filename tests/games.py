@@ -46,6 +46,12 @@ class Corridor:
         cleared = self._x == self._length
         return self._frame(), 1.0, cleared, False, self._status(CLEAR if cleared else RUNNING)
 
+    def state(self) -> bytes | None:
+        return None
+
+    def load(self, state: bytes) -> np.ndarray:
+        raise ValueError("a corridor has no states")
+
     def close(self) -> None:
         pass
 

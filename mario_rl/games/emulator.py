@@ -17,6 +17,12 @@ from mario_rl.registry import EMULATORS
 # Works on every Python. Its game is the same as that of 1.0.0, frame by frame.
 INSTALL_FCEUMM = "pip install --no-deps stable-retro==1.0.1"
 
+OVERSCAN_PX = 8  # at each side of the screen; many a television did not show them
+
+# (bgrx, uint8 [H, W, 4]; BGRX of the backdrop, uint8 [4]) -> the brightness of each pixel, uint8
+# [H, W]. It may depend on nothing else.
+Brightness = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
 
 class Emulator(Protocol):
     """One console with the game in it, and room for one saved state.
@@ -33,14 +39,15 @@ class Emulator(Protocol):
     """
 
     memory: Memory  # always current
+    missing_px: int  # how many pixels its picture lacks at each side: 0 or OVERSCAN_PX
 
     @property
     def screen(self) -> np.ndarray:
         """uint8 [240, 256, 3] RGB, a view that the next frame may overwrite."""
 
-    @property
-    def bgrx(self) -> np.ndarray:
-        """The same pixels, uint8 [240, 256, 4], contiguous as OpenCV wants them."""
+    def brightness(self, of: Brightness) -> np.ndarray:
+        """The brightness of the picture, uint8 [240, 256], or smaller if pixels are missing. The
+        backdrop is the colour of its top."""
 
     @property
     def is_over(self) -> bool:
@@ -61,6 +68,18 @@ class Emulator(Protocol):
 
     def restore(self) -> None:
         """Go back to the state that was saved last; after a `reset`, to the start."""
+
+    def state(self) -> bytes | None:
+        """All that its future depends on, the saved state too; of the same length every time. None
+        if this emulator's states cannot leave their process."""
+
+    def load(self, state: bytes) -> None:
+        """Go to a `state`, also one of another process. It has no picture: `screen` is black until
+        the next frame.
+
+        Raises:
+            ValueError: if it is not a state of this emulator.
+        """
 
     def close(self) -> None:
         """Free the emulator. Closing twice is allowed."""

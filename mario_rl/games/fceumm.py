@@ -24,6 +24,7 @@ import stable_retro
 
 from mario_rl.config import FULL_GAME
 from mario_rl.errors import UserError
+from mario_rl.games.emulator import OVERSCAN_PX, Brightness
 from mario_rl.games.memory import Memory
 
 # The colours 0x00 to 0x3F as RGB, on nes-py and on FCEUmm. tests/test_emulators.py measures them.
@@ -48,7 +49,8 @@ _FCEUMM_COLOURS = """
     F8E4A0 E0FCA0 A8F0B8 B0FCC8 98FCF0 C0C4C0 000000 000000
 """.split()
 
-EDGE_PX = 8  # missing on each side
+_BLACK = np.zeros((224, 240), dtype=np.uint16)
+_BACKDROP = 0, 120  # row and column of a pixel above the status bar
 
 MEMORY_BYTES = 2048
 _MEMORY_CHUNK = b"RAM\0" + MEMORY_BYTES.to_bytes(4, "little")  # in a state, before the memory
@@ -66,11 +68,11 @@ _CHANGE_OF_AREA_TIMER = 0x06DE
 
 
 class _Moment(NamedTuple):
-    """All that the future of a game depends on, and its picture."""
+    """All that the future of a game depends on."""
 
-    state: bytes  # of the console
+    console: bytes
     held_back: int  # the buttons that it gets in the next frame
-    bgrx: np.ndarray  # uint8 [224, 240, 4]
+    picture: np.ndarray
 
 
 class _Console:
@@ -95,6 +97,7 @@ class _Console:
         self.starts: dict[str, _Moment] = {}  # of the stages that were played
         self.masks = [_mask(buttons) for buttons in range(256)]
         self.colours = _colour_table()
+        self.brightness: dict[tuple[Brightness, int], np.ndarray] = {}
 
 
 _console: _Console | None = None
@@ -119,6 +122,8 @@ def _colour_table() -> np.ndarray:
 class Fceumm:
     """Implements `emulator.Emulator`."""
 
+    missing_px = OVERSCAN_PX
+
     def __init__(self, stage: str, on_frame: Callable[[np.ndarray], None] | None = None) -> None:
         """As `emulator.Emulator` says.
 
@@ -131,7 +136,7 @@ class Fceumm:
         self._console = _console
         self._target = None if stage == FULL_GAME else tuple(map(int, stage.split("-")))
         self._on_frame = on_frame
-        self._bgrx: np.ndarray | None = None  # None: not fetched since the last frame
+        self._picture: np.ndarray | None = None  # None: not fetched since the last frame
         self._held_back = 0
         self.is_over = False
         self.memory = Memory(memoryview(b""))
@@ -143,20 +148,28 @@ class Fceumm:
         self.reset()
 
     @property
-    def bgrx(self) -> np.ndarray:
-        if self._bgrx is None:
-            picture = cv2.cvtColor(self._console.core.get_screen(), cv2.COLOR_RGB2BGR565)
-            colours = picture.view(np.uint16)[:, :, 0]
-            bgrx = self._console.colours.take(colours, mode="clip").view(np.uint8)
-            edges = 4 * (EDGE_PX,)
-            self._bgrx = cv2.copyMakeBorder(
-                bgrx.reshape(*colours.shape, 4), *edges, cv2.BORDER_REPLICATE
-            )
-        return self._bgrx
+    def screen(self) -> np.ndarray:
+        bgrx = self._console.colours.take(self._colours, mode="clip").view(np.uint8)
+        bgr = bgrx.reshape(*self._colours.shape, 4)[:, :, :3]
+        edges = 4 * (self.missing_px,)
+        return cv2.copyMakeBorder(bgr, *edges, cv2.BORDER_REPLICATE)[:, :, ::-1]
+
+    def brightness(self, of: Brightness) -> np.ndarray:
+        # That of each colour is computed once.
+        key = of, int(self._colours[_BACKDROP])
+        table = self._console.brightness.get(key)
+        if table is None:
+            bgrx = self._console.colours.view(np.uint8).reshape(-1, 1, 4)
+            table = self._console.brightness[key] = of(bgrx, bgrx[key[1], 0]).ravel()
+        return table.take(self._colours, mode="clip")
 
     @property
-    def screen(self) -> np.ndarray:
-        return self.bgrx[:, :, 2::-1]
+    def _colours(self) -> np.ndarray:
+        """The picture in the colours of FCEUmm, uint16 [224, 240]."""
+        if self._picture is None:
+            picture = cv2.cvtColor(self._console.core.get_screen(), cv2.COLOR_RGB2BGR565)
+            self._picture = picture.view(np.uint16)[:, :, 0]
+        return self._picture
 
     def reset(self) -> None:
         self._saved = self._start
@@ -175,31 +188,46 @@ class Fceumm:
         self._saved = self._moment()
 
     def restore(self) -> None:
-        self._put_in(self._saved.state)
-        self._held_back, self._bgrx = self._saved.held_back, self._saved.bgrx
+        self._put_in(self._saved.console)
+        self._held_back, self._picture = self._saved.held_back, self._saved.picture
         self.is_over = False
+
+    def state(self) -> bytes:
+        saved = self._saved
+        header = bytes((self.is_over, self._held_back, saved.held_back))
+        return header + self._console_state + saved.console
+
+    def load(self, state: bytes) -> None:
+        size = len(self._console.power_on)
+        if len(state) != 3 + 2 * size:
+            raise ValueError(f"{len(state)} bytes are not a state of this version of FCEUmm")
+        is_over, self._held_back, saved_held_back = state[:3]
+        self.is_over = bool(is_over)
+        self._picture = _BLACK
+        self._put_in(state[3 : 3 + size])
+        self._saved = _Moment(state[3 + size :], saved_held_back, _BLACK)
 
     def close(self) -> None:
         if self._console.player is self:
             self._console.player = None
 
     def _moment(self) -> _Moment:
-        return _Moment(self._state, self._held_back, self.bgrx)
+        return _Moment(self._console_state, self._held_back, self._colours)
 
     def _take_turn(self) -> None:
         """Put this game into the console."""
         if self._console.player is not self:
-            self._put_in(self._state)
+            self._put_in(self._console_state)
 
     def _put_in(self, state: bytes) -> None:
         if self._console.player not in (None, self):
-            self._console.player.bgrx  # noqa: B018 - a state has no picture
+            self._console.player._colours  # noqa: B018 - a state has no picture
         self._console.core.set_state(state)
         self._console.player = self
         self._look_at(state)
 
     def _look_at(self, state: bytes) -> None:
-        self._state = state
+        self._console_state = state
         at = self._console.memory_at
         self.memory.ram = memoryview(state)[at : at + MEMORY_BYTES]
 
@@ -209,14 +237,14 @@ class Fceumm:
         core.set_button_mask(self._console.masks[self._held_back], 0)
         core.step()
         self._held_back = buttons
-        self._bgrx = None
+        self._picture = None
         self._look_at(core.get_state())
         if self._on_frame is not None:
             self._on_frame(self.screen)
 
     def _write(self, values: dict[int, int]) -> None:
         """Write bytes to addresses of the memory."""
-        state = bytearray(self._state)
+        state = bytearray(self._console_state)
         for address, value in values.items():
             state[self._console.memory_at + address] = value
         self._put_in(bytes(state))

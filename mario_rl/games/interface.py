@@ -108,11 +108,21 @@ class Game(Protocol):
     def retry(self) -> tuple[np.ndarray, Status]:
         """Begin an episode at the save point."""
 
+    def state(self) -> bytes | None:
+        """All that its future depends on; None if it cannot leave the process."""
+
+    def load(self, state: bytes) -> np.ndarray:
+        """Go to a `state`; returns the frame there, uint8 [84, 84].
+
+        Raises:
+            ValueError: if it is not a state of this game.
+        """
+
     def close(self) -> None: ...
 
 
 class Position(NamedTuple):
-    """Where a game stands. It is deterministic, so what was done since the reset is enough."""
+    """What was done in a game since its reset. The game is deterministic, so it stands there."""
 
     noop_frames: int
     actions: list[int]
@@ -130,8 +140,8 @@ class Games(Protocol):
 
     The first `num_retrying` of the `num_envs` games make save points. `report` is called with one
     line when something failed and was repaired, such as a worker that died. What a backend returns
-    depends only on its commands, never on timing or on failures. With `positions` it brings lost
-    games back. `execute`, `replay` and `advance` do most of the work.
+    depends only on its commands, never on timing or on failures. With `states` and `positions` it
+    brings lost games back. `execute`, `bring` and `advance` do most of the work.
     """
 
     num_envs: int
@@ -149,10 +159,20 @@ class Games(Protocol):
             WorkerDied: if the games cannot continue.
         """
 
-    def restore(self, positions: Sequence[Position]) -> np.ndarray:
+    def states(self) -> list[bytes] | None:
+        """Where the games stand, after a step; None if the emulator cannot say."""
+
+    def restore(
+        self, positions: Sequence[Position], states: Sequence[bytes] | None = None
+    ) -> np.ndarray:
         """Bring every game to a position; returns the frames there, uint8 [N, 84, 84].
 
+        Args:
+            states: of the games there, which takes no time. Without them the games are played
+                again.
+
         Raises:
+            UserError: if the positions or states are not those of such games.
             WorkerDied: if the games cannot continue.
         """
 
@@ -172,6 +192,27 @@ def execute(game: Game, command: int, noop_frames: int) -> tuple[np.ndarray, tup
     else:
         frame, status = game.noop(noop_frames)
     return frame, (0.0, False, False, *status)
+
+
+def bring(game: Game, position: Position, state: bytes | None) -> np.ndarray:
+    """Bring a game to a position: by its state or, without one, by playing it again.
+
+    Returns:
+        The frame there, uint8 [84, 84].
+
+    Raises:
+        UserError: if the position or the state, which comes from a checkpoint, is not one of this
+            game.
+    """
+    if state is None:
+        return replay(game, position)
+    try:
+        return game.load(state)
+    except ValueError as error:
+        raise UserError(
+            f"the checkpoint cannot be restored: {error}; resume with the versions that run.json "
+            "names"
+        ) from None
 
 
 def replay(game: Game, position: Position) -> np.ndarray:

@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mario_rl.config import FULL_GAME, EnvConfig
+from mario_rl.config import FRAME_SHAPE, FULL_GAME, EnvConfig
 from mario_rl.games.actions import button_bytes
 from mario_rl.games.emulator import Emulator
 from mario_rl.games.interface import (
     CLEAR,
     DEATH,
     FRAME_SKIP,
+    OUTCOMES,
     RUNNING,
     STALL,
     TIME_UP,
@@ -20,6 +21,17 @@ from mario_rl.games.interface import (
 from mario_rl.games.observation import Observer
 from mario_rl.games.rewards import Decision, Reward
 from mario_rl.registry import EMULATORS, REWARDS
+
+_STATE = np.dtype(
+    [
+        ("status", np.int32, len(Status._fields)),
+        ("lives", np.int32),
+        ("steps_without_progress", np.int32),
+        ("next_save_x", np.int32),
+        ("frame", np.uint8, FRAME_SHAPE),
+        ("saved_frame", np.uint8, FRAME_SHAPE),
+    ]
+)
 
 SAVE_PERIOD_PX = 160  # ten blocks: hardly ever more than one obstacle
 
@@ -52,6 +64,8 @@ class MarioGame:
         self._save_points = save_points
         # The state of the episode
         self._status: Status
+        self._frame: np.ndarray
+        self._saved_frame: np.ndarray  # that a retry leads to
         self._lives: int
         self._steps_without_progress: int
         self._next_save_x: int
@@ -66,6 +80,7 @@ class MarioGame:
         """
         self._emulator.reset()
         self._begin_episode()
+        self._saved_frame = self._observer.frame()
         return self.noop(noop_frames)
 
     def noop(self, frames: int) -> tuple[np.ndarray, Status]:
@@ -78,7 +93,8 @@ class MarioGame:
             self._emulator.step(0)
         now = self._look()
         self._status = now._replace(max_x=now.x)
-        return self._observer.frame(), self._status
+        self._frame = self._observer.frame()
+        return self._frame, self._status
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, Status]:
         """Hold an action for 4 frames, or until the episode ends.
@@ -106,14 +122,18 @@ class MarioGame:
         terminated = after.outcome in (CLEAR, DEATH, TIME_UP)
         self._status = after
         if self._save_points and not terminated and self._is_at_save_point():
-            self.save()
             self._status = after._replace(saved=True)
-        frame = self._observer.frame()
-        return frame, reward, terminated, after.outcome == STALL, self._status
+            self._emulator.save()
+            self._next_save_x = after.x + SAVE_PERIOD_PX
+        self._frame = self._observer.frame()
+        if self._status.saved:
+            self._saved_frame = self._observer.frame()
+        return self._frame, reward, terminated, after.outcome == STALL, self._status
 
     def save(self) -> None:
         """Make this the save point. The emulator keeps one, until the next `reset`."""
         self._emulator.save()
+        self._saved_frame = self._observer.frame()
         self._next_save_x = self._status.x + SAVE_PERIOD_PX
 
     def retry(self) -> tuple[np.ndarray, Status]:
@@ -124,7 +144,47 @@ class MarioGame:
         """
         self._emulator.restore()
         self._begin_episode()
-        return self.noop(0)
+        self._frame = self._saved_frame
+        return self._frame, self._status
+
+    def state(self) -> bytes | None:
+        """All that its future depends on, of the same length every time; None if the emulator has
+        no states that can leave the process."""
+        emulator = self._emulator.state()
+        if emulator is None:
+            return None
+        head = np.zeros((), dtype=_STATE)
+        head["status"] = self._status
+        head["lives"] = self._lives
+        head["steps_without_progress"] = self._steps_without_progress
+        head["next_save_x"] = self._next_save_x
+        head["frame"] = self._frame
+        head["saved_frame"] = self._saved_frame
+        return head.tobytes() + emulator
+
+    def load(self, state: bytes) -> np.ndarray:
+        """Go to a `state`, also one of another process.
+
+        Returns:
+            The frame there, uint8 [84, 84].
+
+        Raises:
+            ValueError: if it is not a state of this game.
+        """
+        if len(state) < _STATE.itemsize:
+            raise ValueError(f"{len(state)} bytes are not the state of a game")
+        head = np.frombuffer(state, dtype=_STATE, count=1)[0]
+        self._emulator.load(state[_STATE.itemsize :])
+        status = Status(*head["status"].tolist())
+        self._status = status._replace(saved=bool(status.saved))
+        if not 0 <= self._status.outcome < len(OUTCOMES):
+            raise ValueError(f"there is no outcome {self._status.outcome}")
+        self._lives = int(head["lives"])
+        self._steps_without_progress = int(head["steps_without_progress"])
+        self._next_save_x = int(head["next_save_x"])
+        self._frame = head["frame"].copy()
+        self._saved_frame = head["saved_frame"].copy()
+        return self._frame
 
     def _begin_episode(self) -> None:
         memory = self._emulator.memory

@@ -15,6 +15,7 @@ import numpy as np
 
 from mario_rl.config import FULL_GAME
 from mario_rl.errors import UserError
+from mario_rl.games.emulator import Brightness
 from mario_rl.games.memory import Memory
 
 CLASSIC = importlib.metadata.version("nes-py").startswith("8.")
@@ -41,12 +42,16 @@ from gym_super_mario_bros.smb_env import SuperMarioBrosEnv  # noqa: E402
 if not CLASSIC:
     registry.update(_registered)
 
+_BACKDROP = 4, 128  # row and column of a pixel above the status bar
+
 # Frames after a restored state; by then the game has read all buttons of the controllers.
 _RELEASE_FRAMES = 4
 
 
 class NesPy:
     """Implements `emulator.Emulator`."""
+
+    missing_px = 0
 
     def __init__(self, stage: str, on_frame: Callable[[np.ndarray], None] | None = None) -> None:
         """As `emulator.Emulator` says."""
@@ -55,10 +60,13 @@ class NesPy:
         self._has_start = True  # whether the saved state is that of the start
         self.screen: np.ndarray = self._stock_env.screen
         # OpenCV would have to copy `screen`, because its channels are in reverse order.
-        self.bgrx = _screen_memory(self.screen)
+        self._bgrx = _screen_memory(self.screen)
         self.memory = self._stock_env.memory
         if on_frame is not None:
             self._stock_env.on_frame = lambda: on_frame(self.screen)
+
+    def brightness(self, of: Brightness) -> np.ndarray:
+        return of(self._bgrx, self._bgrx[_BACKDROP])
 
     @property
     def is_over(self) -> bool:
@@ -81,6 +89,12 @@ class NesPy:
 
     def restore(self) -> None:
         self._stock_env.reset()
+
+    def state(self) -> None:
+        """nes-py 8 has no states outside of the console."""
+
+    def load(self, state: bytes) -> None:
+        raise ValueError("a state of another emulator")
 
     def close(self) -> None:
         if self._stock_env._env is not None:

@@ -11,8 +11,8 @@ from mario_rl.games.interface import (
     Game,
     Position,
     advance,
+    bring,
     execute,
-    replay,
 )
 from mario_rl.games.mario_game import MarioGame
 
@@ -54,9 +54,15 @@ class SerialGames:
     def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
         return self._frames.copy(), self._records.copy()
 
-    def restore(self, positions: Sequence[Position]) -> np.ndarray:
-        for i, (game, position) in enumerate(zip(self._games, positions, strict=True)):
-            self._frames[i] = replay(game, position)
+    def states(self) -> list[bytes] | None:
+        states = [game.state() for game in self._games]
+        return None if None in states else states  # type: ignore[return-value]
+
+    def restore(
+        self, positions: Sequence[Position], states: Sequence[bytes] | None = None
+    ) -> np.ndarray:
+        for i, game in enumerate(self._games):
+            self._frames[i] = bring(game, positions[i], states[i] if states else None)
         self.positions = list(positions)
         return self._frames.copy()
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from mario_rl.config import FRAME_SHAPE, EnvConfig
 from mario_rl.errors import UserError, WorkerDied
-from mario_rl.games.interface import IDLE, RECORD_DTYPE, Position, advance, execute, replay
+from mario_rl.games.interface import IDLE, RECORD_DTYPE, Position, advance, bring, execute
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.machine import available_cores
 
@@ -41,6 +41,8 @@ _WORKERS_PER_CORE = 4
 _MAX_REPLACEMENTS = 5
 _PAUSE_S = 0.2  # after the first of them, and longer after each; a shortage may pass
 
+_STATE_BYTES = 1 << 16  # at most, of a game
+
 # Only the trainer handles Ctrl-C, and a SIGTERM or SIGHUP to the whole process group.
 _FOR_THE_TRAINER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -52,6 +54,8 @@ class _Arrays(NamedTuple):
     records: np.ndarray  # RECORD_DTYPE [N]
     commands: np.ndarray  # int32 [N]
     noop_frames: np.ndarray  # int32 [N]
+    states: np.ndarray  # uint8 [N, _STATE_BYTES], each from its beginning
+    state_bytes: np.ndarray  # int32 [N], how many of them; 0: there is no state
 
 
 class _Shared:
@@ -63,7 +67,8 @@ class _Shared:
             (context.RawArray("B", num_envs * int(np.dtype(dtype).itemsize * np.prod(shape))),
              (num_envs, *shape), np.dtype(dtype))
             for shape, dtype in (
-                (FRAME_SHAPE, np.uint8), ((), RECORD_DTYPE), ((), np.int32), ((), np.int32)
+                (FRAME_SHAPE, np.uint8), ((), RECORD_DTYPE), ((), np.int32), ((), np.int32),
+                ((_STATE_BYTES,), np.uint8), ((), np.int32),
             )
         ]  # fmt: skip
 
@@ -99,10 +104,11 @@ class _Worker:
             self._connection.close()  # which ends it, if it has begun
             raise
 
-    def begin(self, positions: list[Position] | None) -> None:
-        """Tell it to go to the positions or, without any, to carry out the shared commands."""
+    def begin(self, places: list[tuple[Position, bytes | None]] | None) -> None:
+        """Tell it to bring its games to places or, without any, to carry out the shared
+        commands."""
         with contextlib.suppress(OSError):  # it is dead, as `finish` will notice
-            self._connection.send(positions)
+            self._connection.send(places)
 
     def finish(self) -> None:
         """
@@ -158,6 +164,7 @@ class WorkerGames:
         self.num_envs = num_envs
         self.positions = [Position(0, []) for _ in range(num_envs)]
         self._report = report
+        self._states = np.zeros((num_envs, 0), dtype=np.uint8)  # after the last step
         self._workers: list[_Worker] = []
         num_workers = _num_workers(num_envs)
         try:
@@ -193,14 +200,28 @@ class WorkerGames:
                 worker.finish()
             except WorkerDied as death:
                 self._replace(i, death, in_step=True)
-        frames, records, commands, noop_frames = self._arrays
-        advance(self.positions, commands, noop_frames, records)
-        return frames.copy(), records.copy()
+        arrays = self._arrays
+        advance(self.positions, arrays.commands, arrays.noop_frames, arrays.records)
+        # Copies: a worker that is killed may leave half of the next state.
+        self._states = arrays.states[:, : arrays.state_bytes.max()].copy()
+        return arrays.frames.copy(), arrays.records.copy()
 
-    def restore(self, positions: Sequence[Position]) -> np.ndarray:
+    def states(self) -> list[bytes] | None:
+        return None if self._states.size == 0 else [state.tobytes() for state in self._states]
+
+    def _places(self, part: slice) -> list[tuple[Position, bytes | None]]:
+        positions, states = self.positions[part], self.states()
+        return list(
+            zip(positions, states[part] if states else [None] * len(positions), strict=True)
+        )
+
+    def restore(
+        self, positions: Sequence[Position], states: Sequence[bytes] | None = None
+    ) -> np.ndarray:
         self.positions = list(positions)
+        self._states = np.array([np.frombuffer(state, np.uint8) for state in states or []])
         for worker in self._workers:
-            worker.begin(self.positions[worker.part])
+            worker.begin(self._places(worker.part))
         for i, worker in enumerate(self._workers):
             try:
                 worker.finish()
@@ -226,7 +247,7 @@ class WorkerGames:
                 continue
             self._report(f"warning: {death}; a new one takes its games up where they stood")
             try:
-                worker.begin(self.positions[part])
+                worker.begin(self._places(part))
                 worker.finish()
                 if in_step:
                     worker.begin(None)
@@ -290,14 +311,17 @@ def _work(
 def _play(
     connection: Connection, arrays: _Arrays, part: slice, config: EnvConfig, num_retrying: int
 ) -> None:
-    frames, records, commands, noop_frames = (array[part] for array in arrays)
+    ours = _Arrays(*(array[part] for array in arrays))
     games = [MarioGame(config, save_points=i < num_retrying) for i in range(part.start, part.stop)]
     while True:
-        positions = connection.recv()
+        places = connection.recv()
         for i, game in enumerate(games):
-            if positions is not None:
-                frames[i] = replay(game, positions[i])
-            elif commands[i] != IDLE:
-                command, noops = int(commands[i]), int(noop_frames[i])
-                frames[i], records[i] = execute(game, command, noops)
+            if places is not None:
+                ours.frames[i] = bring(game, *places[i])
+            elif ours.commands[i] != IDLE:
+                command, noops = int(ours.commands[i]), int(ours.noop_frames[i])
+                ours.frames[i], ours.records[i] = execute(game, command, noops)
+            state = game.state() or b""
+            ours.states[i, : len(state)] = np.frombuffer(state, np.uint8)
+            ours.state_bytes[i] = len(state)
         connection.send(None)

@@ -15,6 +15,7 @@ from mario_rl.device import leave_cores_to_the_games
 from mario_rl.errors import UserError
 from mario_rl.evaluation.figures import summarize
 from mario_rl.evaluation.play import PlayedEpisode, play_episodes
+from mario_rl.games.emulator import resolved
 from mario_rl.games.interface import Games
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.games.serial import SerialGames
@@ -34,6 +35,7 @@ class Request:
     model_path: Path
     output_dir: Path = Path(".")
     stage: str | None = None  # None: the one that the model was trained on
+    emulator: str = "nes-py"
     episodes: int = 20
     epsilon: float = EVALUATION_EPSILON
     noops: int = MAX_NOOP_FRAMES  # at most this many frames
@@ -68,6 +70,7 @@ def evaluate_model(
     leave_cores_to_the_games()
     # How a machine is used is not for the model to say.
     config = replace(model.config, run=RunConfig())
+    config = config.replaced({"emulator": resolved(request.emulator)})
     if request.stage is not None:
         config = config.replaced({"stage": request.stage})
     stage = config.env.stage
@@ -102,6 +105,7 @@ def evaluate_model(
         "model": str(request.model_path),
         "run_name": model.run_name,
         "stage": stage,
+        "emulator": config.env.emulator,
         "epsilon": request.epsilon,
         "noops": request.noops,
         "max_steps": request.max_steps,

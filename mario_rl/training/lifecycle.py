@@ -27,6 +27,7 @@ from mario_rl.device import (
     trunk_dtype,
 )
 from mario_rl.errors import DamagedFile, Diverged, RunInUse, UserError, reason
+from mario_rl.games.emulator import resolved
 from mario_rl.machine import available_memory_bytes
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.settings import flag_of
@@ -58,7 +59,8 @@ def create_run(
     lineage: Lineage,
     inherited: Checkpoint[RunState] | None = None,
 ) -> None:
-    """Write a run's first checkpoint, its config.json and its run.json; give it an id.
+    """Write a run's first checkpoint, its config.json and its run.json; give it an id and decide
+    its emulator.
 
     Hold `paths.lock()`, so that no other process creates a run of that name.
 
@@ -69,6 +71,7 @@ def create_run(
         UserError: if there is a run of that name.
     """
     paths.require_new()
+    config = config.replaced({"emulator": resolved(config.env.emulator)})
     check_machine(paths, config, learner.online_net)
     replay, frames, rows = None, [], range(0)
     if inherited is not None:

@@ -33,6 +33,7 @@ class Step(NamedTuple):
 
 EACH_GAME = Items("[num_envs, num_envs]")
 NoopFrames = Annotated[int, Within("[0, 255]")]
+Bytes = Annotated[np.ndarray, Array("uint8", "any")]
 Decisions = Annotated[np.ndarray, Array("uint8", "any", "[0, num_actions)")]
 
 
@@ -53,6 +54,8 @@ class RolloutState:
     actions: Annotated[list[Decisions], EACH_GAME]
     saved: Annotated[list[Count], EACH_GAME]
     start: Annotated[list[Count], EACH_GAME]
+    # Where the emulators stand, if they can say; otherwise the games are played again
+    states: Annotated[list[Bytes], EACH_GAME] | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -122,7 +125,7 @@ class Rollout:
 
     def state(self) -> RolloutState:
         """Call this between two steps."""
-        positions = self.games.positions
+        positions, states = self.games.positions, self.games.states()
         return RolloutState(
             needs_reset=self._needs_reset,
             noops_left=self._starts.noops_left,
@@ -133,6 +136,7 @@ class Rollout:
             actions=[np.array(position.actions, dtype=np.uint8) for position in positions],
             saved=[position.saved for position in positions],
             start=[position.start for position in positions],
+            states=None if states is None else [np.frombuffer(one, np.uint8) for one in states],
         )
 
     def load_state(self, state: RolloutState) -> np.ndarray | None:
@@ -154,4 +158,5 @@ class Rollout:
                 state.noop_frames, state.actions, state.saved, state.start, strict=True
             )
         ]
-        return self.games.restore(positions)
+        states = None if state.states is None else [one.tobytes() for one in state.states]
+        return self.games.restore(positions, states)
