@@ -96,7 +96,7 @@ def resolved(name: str) -> str:
         return "fceumm" if is_installed else "nes-py"
     if name == "fceumm" and not is_installed:
         raise UserError(
-            "--emulator fceumm needs stable-retro, which Linux x86-64 and macOS arm64 can have: "
+            "--emulator fceumm needs stable-retro, which exists for Linux x86-64 and macOS arm64: "
             f"{INSTALL_FCEUMM}"
         )
     return name
