@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from benchmarks import (
     actors,
+    before,
+    emulators,
     environment,
     inference,
     learner,
@@ -32,6 +34,11 @@ BENCHMARKS: dict[int, Callable[[], Result]] = {
     7: learner.run,
     8: training.run,
     9: inference.run,
+    10: emulators.run_environment,
+    11: emulators.run_bare,
+    12: actors.run_fceumm,
+    13: emulators.run_restore,
+    14: before.run,
 }
 NEED_PEERS = {6, 8}
 RESULTS = ROOT / "benchmarks" / "results.json"

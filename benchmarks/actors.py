@@ -4,13 +4,16 @@ No learner runs. The same random actions are played in both, game by game in the
 side in the other, so that the emulators have the same work; resets happen where episodes end.
 """
 
+import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from benchmarks.environment import CONFIG
 from benchmarks.harness import Contender, Result, Turns, compare, main, result, scaled
+from mario_rl.config import EnvConfig
 from mario_rl.games.actions import action_names
 from mario_rl.games.interface import RESET, Games
 from mario_rl.games.mario_game import MarioGame
@@ -25,9 +28,20 @@ ACTIONS = np.random.default_rng(0).integers(_NUM_ACTIONS, size=(STEPS, NUM_GAMES
 
 
 def run() -> Result:
-    with Contender(__spec__.name, "workers") as workers, Contender(__spec__.name, "alone") as alone:
-        ratios = compare("actors", workers, alone)
-    return result(3, "actors", [ratio / available_cores() for ratio in ratios], bar=0.90)
+    return _run(3, "actors", "nes-py")
+
+
+def run_fceumm() -> Result:
+    return _run(12, "fceumm actors", "fceumm")
+
+
+def _run(number: int, name: str, emulator: str) -> Result:
+    with (
+        Contender(__spec__.name, "workers", arguments=[emulator]) as workers,
+        Contender(__spec__.name, "alone", arguments=[emulator]) as alone,
+    ):
+        ratios = compare(name, workers, alone)
+    return result(number, name, [ratio / available_cores() for ratio in ratios], bar=0.90)
 
 
 def step(games: Games, commands: np.ndarray) -> np.ndarray:
@@ -51,8 +65,12 @@ def play_at_random(games: Games, done: np.ndarray, rng: np.random.Generator, ste
     return decisions
 
 
+def _config() -> EnvConfig:
+    return replace(CONFIG, emulator=sys.argv[2])
+
+
 def _workers(turns: Turns) -> None:
-    games = WorkerGames(CONFIG, NUM_GAMES, print)
+    games = WorkerGames(_config(), NUM_GAMES, print)
 
     def play() -> dict[str, Any]:
         done = step(games, np.full(NUM_GAMES, RESET))
@@ -68,7 +86,7 @@ def _workers(turns: Turns) -> None:
 
 
 def _alone(turns: Turns) -> None:
-    game = MarioGame(CONFIG)
+    game = MarioGame(_config())
 
     def play() -> dict[str, Any]:
         seconds, decisions = 0.0, 0

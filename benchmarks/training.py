@@ -20,6 +20,7 @@ from mario_rl.training.trainer import Trainer
 CONFIG = Config().replaced(
     {
         "stage": "1-1",
+        "emulator": "nes-py",  # with which Stable-Baselines3 plays
         "num_envs": 8,
         "batch_size": 256,
         "replay_ratio": 8.0,

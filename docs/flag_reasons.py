@@ -36,6 +36,9 @@ REASONS = {
     "action_set": """`right` has no button, right, right+A, right+B and right+A+B; `simple` adds A
         and left; `complex` adds left with A, B and both, down and up. [Fewer
         actions](experiments/fewer-actions.md) are not learned faster.""",
+    "emulator": """Both play the same cartridge, and the agent sees the same picture
+        ([emulators](emulators.md)). A run keeps the one that it began with. `eval_mario.py` plays on
+        nes-py, that of gym-super-mario-bros, unless it is told otherwise.""",
     "view": """With Mario always in the same place, the network need not learn for each place what
         an enemy beside him means. The view is 192x168 of the screen's 256x240 pixels. With it
         [every seed learns](experiments/view-around-mario.md): 59 to 76 of 100 games at 120,000 env
@@ -170,6 +173,9 @@ REASONS = {
     "games": """Both give the same run, bit for bit. `serial` is slower; it suits notebooks and
         debuggers.""",
     "device": """`auto` takes CUDA, else Apple's MPS, else the CPU.""",
+    "threads": """The order in which threads add numbers changes the last bits. So the number is
+        measured once, kept in config.json and the checkpoints, and a resumed run uses it again.
+        [How it is chosen](performance.md#a-model).""",
     "precision": """`auto` takes bfloat16 on GPUs and CPUs that have it, but on Intel's CPUs [only
         with AMX](performance.md#where-the-time-goes). Weights and heads stay float32:
         bfloat16 would round Q-values more coarsely than the advantages differ.""",

@@ -79,12 +79,6 @@ class EnvConfig:
         binds="weights",
         before=False,
     )
-    overscan: bool = setting(
-        False,
-        "show the agent the outermost 8 pixels of the screen, too; only nes-py has them",
-        binds="weights",
-        before=True,
-    )
     reward: str = setting("progress", "the reward", binds="replay", choices=REWARDS)
     death_penalty: float = setting(
         10.0,
@@ -325,6 +319,13 @@ class RunConfig:
         "where the network computes; auto takes a GPU if there is one",
         binds="machine",
         choices=("auto", "cpu", "cuda", "mps"),
+    )
+    threads: int = setting(
+        0,
+        "threads of PyTorch on the CPU; 0: as many as are fastest, measured when the run begins",
+        binds="machine",
+        unit="threads",
+        interval="[0, 1024]",
     )
     precision: str = setting(
         "auto",

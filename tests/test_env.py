@@ -12,9 +12,9 @@ from trajectories import STAGES, trajectory_hash
 
 from mario_rl.config import EnvConfig
 from mario_rl.games.actions import action_names, button_bytes
-from mario_rl.games.nes_py import CLASSIC
 from mario_rl.games.interface import CLEAR, DEATH, FRAME_SKIP, RUNNING, STALL
 from mario_rl.games.mario_game import MarioGame
+from mario_rl.games.nes_py import CLASSIC
 from mario_rl.games.rewards import CLEAR_REWARD, PROGRESS_REWARD_PER_PX, STEP_REWARD
 from mario_rl.registry import VIEWS
 

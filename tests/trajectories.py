@@ -9,8 +9,8 @@ import json
 import numpy as np
 
 from mario_rl.config import EnvConfig
-from mario_rl.games.nes_py import CLASSIC
 from mario_rl.games.mario_game import MarioGame
+from mario_rl.games.nes_py import CLASSIC
 
 STAGES = ("1-1", "1-2", "4-2", "7-4", "full")
 STEPS = 250

@@ -36,8 +36,9 @@ class DuelingNetwork(nn.Module):
         """
         Args:
             width: multiplies the numbers of channels and units.
-            trunk_dtype: precision of the convolutions. Weights and heads stay float32: bfloat16
-                would round a Q of 50 to steps of 0.25, which is coarser than the advantages.
+            trunk_dtype: precision of all layers but the last. That, like the weights, stays
+                float32: bfloat16 would round a Q of 50 to steps of 0.25, which is coarser than the
+                advantages.
             num_quantiles: quantile i of K, i = 0 to K - 1, has the level (i + 0.5) / K.
         """
         super().__init__()
@@ -75,9 +76,14 @@ class DuelingNetwork(nn.Module):
             pixels = obs.to(self._trunk_dtype, memory_format=torch.channels_last)
             features = functional.conv2d(pixels, weight / 255, bias, stride=_FIRST_STRIDE)
             features = self.trunk[1:](features)
-        features = features.float()
-        value = self.value(features)
-        advantage = self.advantage(features).unflatten(1, (-1, value.shape[1]))
+            # The hidden layers of both heads as one product, which is faster.
+            weights, biases = zip(
+                self.value[0].parameters(), self.advantage[0].parameters(), strict=True
+            )
+            hidden = functional.linear(features, torch.cat(weights), torch.cat(biases))
+        of_value, of_advantage = functional.relu(hidden.float()).chunk(2, dim=1)
+        value = self.value[2](of_value)
+        advantage = self.advantage[2](of_advantage).unflatten(1, (-1, value.shape[1]))
         return value[:, None] + advantage - advantage.mean(dim=1, keepdim=True)
 
     @torch.inference_mode()

@@ -17,8 +17,6 @@ from mario_rl.registry import EMULATORS
 # Works on every Python. Its game is the same as that of 1.0.0, frame by frame.
 INSTALL_FCEUMM = "pip install --no-deps stable-retro==1.0.1"
 
-OVERSCAN_PX = 8  # at each side of the screen; many a television did not show them
-
 # (bgrx, uint8 [H, W, 4]; BGRX of the backdrop, uint8 [4]) -> the brightness of each pixel, uint8
 # [H, W]. It may depend on nothing else.
 Brightness = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -39,15 +37,13 @@ class Emulator(Protocol):
     """
 
     memory: Memory  # always current
-    missing_px: int  # how many pixels its picture lacks at each side: 0 or OVERSCAN_PX
 
     @property
     def screen(self) -> np.ndarray:
         """uint8 [240, 256, 3] RGB, a view that the next frame may overwrite."""
 
     def brightness(self, of: Brightness) -> np.ndarray:
-        """The brightness of the picture, uint8 [240, 256], or smaller if pixels are missing. The
-        backdrop is the colour of its top."""
+        """The brightness of the screen, uint8 [240, 256]. The backdrop is the colour of its top."""
 
     @property
     def is_over(self) -> bool:

@@ -3,9 +3,9 @@
 It plays the cartridge of gym-super-mario-bros, and skips the same scenes as that environment.
 What differs from nes-py, and how this module evens it out (docs/emulators.md has the evidence):
 
-1. The colours are others. Each of the 64 colours of the console is shown as nes-py shows it, except
-   that the two whites, 0x20 and 0x30, look alike here; the game uses the second alone.
-2. The outermost 8 pixels of the picture are missing. The nearest pixels fill them.
+1. The colours are others. `fceumm_screen` fetches the numbers of the console's 64 colours; each is
+   shown as nes-py shows it.
+2. By default the outermost 8 pixels of the picture are missing. `fceumm_screen` asks for them.
 3. nes-py's game reads the buttons one frame late. Here they are held back for a frame.
 4. The state of the console can be read in microseconds, and can be continued in another process.
    The memory is a part of it, and is changed by changing the state.
@@ -24,11 +24,13 @@ import stable_retro
 
 from mario_rl.config import FULL_GAME
 from mario_rl.errors import UserError
-from mario_rl.games.emulator import OVERSCAN_PX, Brightness
+from mario_rl.games.emulator import Brightness
+from mario_rl.games.fceumm_screen import FceummScreen, code_of
+from mario_rl.games.interface import SCREEN_SHAPE
 from mario_rl.games.memory import Memory
 
-# The colours 0x00 to 0x3F as RGB, on nes-py and on FCEUmm. tests/test_emulators.py measures them.
-_NES_PY_COLOURS = """
+# The colours 0x00 to 0x3F as RGB, as nes-py shows them. tests/test_emulators.py measures them.
+_COLOURS = """
     7C7C7C 0000FC 0000BC 4428BC 940084 A80020 A81000 881400
     503000 007800 006800 005800 004058 000000 000000 000000
     BCBCBC 0078F8 0058F8 6844FC D800CC E40058 F83800 E45C10
@@ -38,19 +40,9 @@ _NES_PY_COLOURS = """
     FCFCFC A4E4FC B8B8F8 D8B8F8 F8B8F8 F8A4C0 F0D0B0 FCE0A8
     F8D878 D8F878 B8F8B8 B8F8D8 00FCFC F8D8F8 000000 000000
 """.split()
-_FCEUMM_COLOURS = """
-    707470 201888 0000A8 400098 880070 A80010 A00000 780800
-    402C00 004400 005000 003C10 183C58 000000 000000 000000
-    B8BCB8 0070E8 2038E8 8000F0 B800B8 E00058 D82800 C84C08
-    887000 009400 00A800 009038 008088 000000 000000 000000
-    F8FCF8 38BCF8 5894F8 4088F8 F078F8 F874B0 F87460 F89838
-    F0BC38 80D010 48DC48 58F898 00E8D8 787878 000000 000000
-    F8FCF8 A8E4F8 C0D4F8 D0C8F8 F8C4F8 F8C4D8 F8BCB0 F8D8A8
-    F8E4A0 E0FCA0 A8F0B8 B0FCC8 98FCF0 C0C4C0 000000 000000
-""".split()
 
-_BLACK = np.zeros((224, 240), dtype=np.uint16)
-_BACKDROP = 0, 120  # row and column of a pixel above the status bar
+_BLACK = np.full(SCREEN_SHAPE[:2], code_of(0x0F), dtype=np.uint8)
+_BACKDROP = 4, 128  # row and column of a pixel above the status bar
 
 MEMORY_BYTES = 2048
 _MEMORY_CHUNK = b"RAM\0" + MEMORY_BYTES.to_bytes(4, "little")  # in a state, before the memory
@@ -75,15 +67,19 @@ class _Moment(NamedTuple):
     picture: np.ndarray
 
 
+def rom_path() -> Path:
+    """The cartridge of gym-super-mario-bros."""
+    package = importlib.util.find_spec("gym_super_mario_bros")
+    assert package is not None and package.origin is not None
+    return Path(package.origin).parent / "_roms" / "super-mario-bros.nes"
+
+
 class _Console:
     """The console of this process."""
 
     def __init__(self) -> None:
-        package = importlib.util.find_spec("gym_super_mario_bros")
-        assert package is not None and package.origin is not None
-        rom = Path(package.origin).parent / "_roms" / "super-mario-bros.nes"
         try:
-            self.core = stable_retro.RetroEmulator(str(rom))
+            self.core = stable_retro.RetroEmulator(str(rom_path()))
         except RuntimeError as error:
             raise UserError(
                 f"FCEUmm cannot be started: {error}; --emulator nes-py does without"
@@ -93,36 +89,36 @@ class _Console:
         # At first nes-py's memory is empty, FCEUmm's is not.
         state[self.memory_at : self.memory_at + MEMORY_BYTES] = bytes(MEMORY_BYTES)
         self.power_on = bytes(state)
+        self.screen = FceummScreen(self.core)
         self.player: Fceumm | None = None  # whose game is in the console
         self.starts: dict[str, _Moment] = {}  # of the stages that were played
-        self.masks = [_mask(buttons) for buttons in range(256)]
-        self.colours = _colour_table()
+        self.masks = [mask(buttons) for buttons in range(256)]
+        self.colours = np.zeros((1, 256, 4), dtype=np.uint8)  # BGRX by their codes
+        for number, colour in enumerate(_COLOURS):
+            red, green, blue = bytes.fromhex(colour)
+            self.colours[0, code_of(number)] = blue, green, red, 0
         self.brightness: dict[tuple[Brightness, int], np.ndarray] = {}
 
 
 _console: _Console | None = None
 
 
-def _mask(buttons: int) -> np.ndarray:
-    mask = np.zeros(16, dtype=np.uint8)
+def mask(buttons: int) -> np.ndarray:
+    """The buttons as stable-retro's controller takes them, uint8 [16]."""
+    held = np.zeros(16, dtype=np.uint8)
     for bit, place in enumerate(_BUTTONS):
-        mask[place] = buttons >> bit & 1
-    return mask
-
-
-def _colour_table() -> np.ndarray:
-    """nes-py's BGRX for each RGB565 colour, uint32 [65536]."""
-    table = np.zeros(1 << 16, dtype=np.uint32)
-    for ours, theirs in zip(_FCEUMM_COLOURS, _NES_PY_COLOURS, strict=True):
-        red, green, blue = bytes.fromhex(ours)
-        table[red >> 3 << 11 | green >> 2 << 5 | blue >> 3] = int(theirs, 16)
-    return table
+        held[place] = buttons >> bit & 1
+    return held
 
 
 class Fceumm:
-    """Implements `emulator.Emulator`."""
+    """Implements `emulator.Emulator`.
 
-    missing_px = OVERSCAN_PX
+    Attributes:
+        console_state: that of the console, after the last frame.
+    """
+
+    console_state: bytes
 
     def __init__(self, stage: str, on_frame: Callable[[np.ndarray], None] | None = None) -> None:
         """As `emulator.Emulator` says.
@@ -136,7 +132,7 @@ class Fceumm:
         self._console = _console
         self._target = None if stage == FULL_GAME else tuple(map(int, stage.split("-")))
         self._on_frame = on_frame
-        self._picture: np.ndarray | None = None  # None: not fetched since the last frame
+        self._picture: np.ndarray | None = None  # None: not fetched yet
         self._held_back = 0
         self.is_over = False
         self.memory = Memory(memoryview(b""))
@@ -149,26 +145,23 @@ class Fceumm:
 
     @property
     def screen(self) -> np.ndarray:
-        bgrx = self._console.colours.take(self._colours, mode="clip").view(np.uint8)
-        bgr = bgrx.reshape(*self._colours.shape, 4)[:, :, :3]
-        edges = 4 * (self.missing_px,)
-        return cv2.copyMakeBorder(bgr, *edges, cv2.BORDER_REPLICATE)[:, :, ::-1]
+        picture = cv2.merge([self._codes] * 3)
+        return cv2.LUT(picture, self._console.colours[:, :, 2::-1])
 
     def brightness(self, of: Brightness) -> np.ndarray:
         # That of each colour is computed once.
-        key = of, int(self._colours[_BACKDROP])
+        key = of, int(self._codes[_BACKDROP])
         table = self._console.brightness.get(key)
         if table is None:
-            bgrx = self._console.colours.view(np.uint8).reshape(-1, 1, 4)
-            table = self._console.brightness[key] = of(bgrx, bgrx[key[1], 0]).ravel()
-        return table.take(self._colours, mode="clip")
+            colours = self._console.colours
+            table = self._console.brightness[key] = of(colours, colours[0, key[1]])
+        return cv2.LUT(self._codes, table)
 
     @property
-    def _colours(self) -> np.ndarray:
-        """The picture in the colours of FCEUmm, uint16 [224, 240]."""
+    def _codes(self) -> np.ndarray:
+        """The picture as codes of colours, uint8 [240, 256]."""
         if self._picture is None:
-            picture = cv2.cvtColor(self._console.core.get_screen(), cv2.COLOR_RGB2BGR565)
-            self._picture = picture.view(np.uint16)[:, :, 0]
+            self._picture = self._console.screen.picture()
         return self._picture
 
     def reset(self) -> None:
@@ -195,7 +188,7 @@ class Fceumm:
     def state(self) -> bytes:
         saved = self._saved
         header = bytes((self.is_over, self._held_back, saved.held_back))
-        return header + self._console_state + saved.console
+        return header + self.console_state + saved.console
 
     def load(self, state: bytes) -> None:
         size = len(self._console.power_on)
@@ -212,22 +205,23 @@ class Fceumm:
             self._console.player = None
 
     def _moment(self) -> _Moment:
-        return _Moment(self._console_state, self._held_back, self._colours)
+        return _Moment(self.console_state, self._held_back, self._codes)
 
     def _take_turn(self) -> None:
         """Put this game into the console."""
         if self._console.player is not self:
-            self._put_in(self._console_state)
+            self._put_in(self.console_state)
 
     def _put_in(self, state: bytes) -> None:
-        if self._console.player not in (None, self):
-            self._console.player._colours  # noqa: B018 - a state has no picture
+        player = self._console.player
+        if player is not None and player is not self:
+            player._codes  # noqa: B018 - fetches the picture, which a state has not
         self._console.core.set_state(state)
         self._console.player = self
         self._look_at(state)
 
     def _look_at(self, state: bytes) -> None:
-        self._console_state = state
+        self.console_state = state
         at = self._console.memory_at
         self.memory.ram = memoryview(state)[at : at + MEMORY_BYTES]
 
@@ -244,7 +238,7 @@ class Fceumm:
 
     def _write(self, values: dict[int, int]) -> None:
         """Write bytes to addresses of the memory."""
-        state = bytearray(self._console_state)
+        state = bytearray(self.console_state)
         for address, value in values.items():
             state[self._console.memory_at + address] = value
         self._put_in(bytes(state))

@@ -51,8 +51,6 @@ _RELEASE_FRAMES = 4
 class NesPy:
     """Implements `emulator.Emulator`."""
 
-    missing_px = 0
-
     def __init__(self, stage: str, on_frame: Callable[[np.ndarray], None] | None = None) -> None:
         """As `emulator.Emulator` says."""
         target = None if stage == FULL_GAME else tuple(map(int, stage.split("-")))

@@ -9,10 +9,8 @@ As in Mnih et al. 2015, with these deviations:
 2. The top shows which buttons are held, in the place of the status bar (`EnvConfig.show_buttons`).
    Mario jumps only when A is pressed after it was released, and the game's picture looks the same
    if A is still held since the last jump.
-3. The outermost 8 pixels of the screen, which FCEUmm does not have, show what is next to them
-   (`EnvConfig.overscan`).
-4. The picture is a part of the screen (`EnvConfig.view`).
-5. The replay stacks the frames, and stores each once.
+3. The picture is a part of the screen (`EnvConfig.view`).
+4. The replay stacks the frames, and stores each once.
 """
 
 from typing import Protocol
@@ -21,7 +19,7 @@ import cv2
 import numpy as np
 
 from mario_rl.config import FRAME_SHAPE, EnvConfig
-from mario_rl.games.emulator import OVERSCAN_PX, Emulator
+from mario_rl.games.emulator import Emulator
 from mario_rl.games.memory import Memory
 from mario_rl.registry import VIEWS
 
@@ -52,37 +50,26 @@ class Observer:
         self._view: View = VIEWS.get(config.view)()
         self._is_grey = config.pixels == "grey"
         self._shows_buttons = config.show_buttons
-        self._cut_px = 0 if config.overscan else OVERSCAN_PX - emulator.missing_px
-        self._filled_px = self._cut_px + emulator.missing_px
         self._previous: np.ndarray | None = None  # pixels of the frame before; only if grey
 
     def before_last_frame(self) -> None:
         """Call this before the last emulated frame of a decision, if the episode gets there."""
         if self._is_grey:
-            self._previous = self._pixels()
+            self._previous = self._emulator.brightness(_grey)
 
     def frame(self) -> np.ndarray:
         """What the agent sees now, uint8 [84, 84]."""
-        memory, pixels = self._emulator.memory, self._pixels()
+        memory = self._emulator.memory
+        pixels = self._emulator.brightness(_grey if self._is_grey else _red)
         if self._previous is not None:
             pixels, self._previous = np.maximum(pixels, self._previous), None
         pixels = self._view.crop(pixels, memory)
         frame = cv2.resize(pixels, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
         if self._shows_buttons:
-            left, right = np.hsplit(frame[: self._view.button_rows], 2)
-            left[:] = 255 if memory.holds_a else 0
-            right[:] = 255 if memory.holds_b else 0
+            rows, middle = self._view.button_rows, frame.shape[1] // 2
+            frame[:rows, :middle] = 255 if memory.holds_a else 0
+            frame[:rows, middle:] = 255 if memory.holds_b else 0
         return frame
-
-    def _pixels(self) -> np.ndarray:
-        """The brightness of the screen, uint8 [240, 256]."""
-        pixels = self._emulator.brightness(_grey if self._is_grey else _red)
-        if self._cut_px:
-            pixels = pixels[self._cut_px : -self._cut_px, self._cut_px : -self._cut_px]
-        if self._filled_px:
-            edges = 4 * (self._filled_px,)
-            pixels = cv2.copyMakeBorder(pixels, *edges, cv2.BORDER_REPLICATE)
-        return pixels
 
 
 def _red(bgrx: np.ndarray, backdrop: np.ndarray) -> np.ndarray:

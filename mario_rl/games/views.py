@@ -30,9 +30,11 @@ class AroundMario:
         height, width = pixels.shape
         x, y = memory.mario_on_screen
         x, y = min(x, width), min(max(y, _STATUS_BAR_PX), height)
-        game = cv2.copyMakeBorder(
-            pixels[_STATUS_BAR_PX:], self.ABOVE, self.BELOW, self.BEHIND, self.AHEAD,
+        top, bottom, left, right = y - self.ABOVE, y + self.BELOW, x - self.BEHIND, x + self.AHEAD
+        game = pixels[max(top, _STATUS_BAR_PX) : bottom, max(left, 0) : right]
+        return cv2.copyMakeBorder(
+            game,
+            max(_STATUS_BAR_PX - top, 0), max(bottom - height, 0),
+            max(-left, 0), max(right - width, 0),
             cv2.BORDER_CONSTANT,
         )  # fmt: skip
-        top = y - _STATUS_BAR_PX
-        return game[top : top + self.ABOVE + self.BELOW, x : x + self.BEHIND + self.AHEAD]

@@ -20,7 +20,6 @@ from mario_rl.console import warn
 from mario_rl.device import (
     choose_device,
     frames_device,
-    leave_cores_to_the_games,
     limit_memory,
     make_deterministic,
     shortage,
@@ -37,6 +36,7 @@ from mario_rl.storage.plain import to_plain
 from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.run_lock import RunLock
 from mario_rl.training.assembly import build_games, build_learner, build_trainer
+from mario_rl.training.calibration import fastest_threads
 from mario_rl.training.description import describe_run, note_session
 from mario_rl.training.display import Display
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
@@ -169,6 +169,10 @@ def _open(
     checkpoint.state.require_room()
     config = _resumed_config(checkpoint.state.config, given)
     machine = _prepare_machine(config, say)
+    if not config.run.threads:
+        spare = build_learner(config, machine.device, machine.trunk_dtype)
+        config = config.replaced({"threads": fastest_threads(config, spare)})
+    torch.set_num_threads(config.run.threads)
     check_machine(paths, config, checkpoint.state.learner.online_net)
     describe_run(paths, config, checkpoint.state.lineage)
     progress, model = checkpoint.state.progress, None
@@ -201,7 +205,6 @@ def _open(
 
 def _prepare_machine(config: Config, say: Callable[[str], None]) -> _Machine:
     device = choose_device(config.run.device)
-    leave_cores_to_the_games()
     if config.run.deterministic:
         make_deterministic()
     say(limit_memory(device, config.run.gpu_memory_fraction))
