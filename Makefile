@@ -18,6 +18,7 @@ STAGE ?= 1-1
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_INSTALL_NO_DEPS := $(PIP_INSTALL) --no-deps -r requirements-no-deps.txt
 
 # The interpreter of the other emulator stack, if there is one: 3.13 for 3.10 to 3.12 and reversed.
 OTHERS := $(if $(filter 3.10 3.11 3.12,$(VERSION)),3.13,3.12 3.11 3.10)
@@ -34,10 +35,11 @@ preflight:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 13))' || command -v g++ >/dev/null || { echo "error: g++ is missing, and nes-py is built from source on Python $(VERSION): install it (on Debian: apt install g++), or use Python 3.13, which needs none" >&2; exit 2; }
 
 # A virtual environment of another Python is replaced.
-$(VENV)/.ready-$(VERSION): requirements.txt constraints.txt | preflight
+$(VENV)/.ready-$(VERSION): requirements.txt requirements-no-deps.txt constraints.txt | preflight
 	@echo "installing into $(VENV) (Python $(VERSION)) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python $(PIP_INSTALL) -r requirements.txt
+	@$(BIN)/python $(PIP_INSTALL_NO_DEPS)
 	@touch $@
 
 $(VENV)/.ready-for-tests-$(VERSION): pyproject.toml $(VENV)/.ready-$(VERSION)
@@ -45,12 +47,12 @@ $(VENV)/.ready-for-tests-$(VERSION): pyproject.toml $(VENV)/.ready-$(VERSION)
 	@touch $@
 
 # Only what the environment needs: no torch. The package itself, for scripts that lie elsewhere.
-.venv-emulator-%/.ready: requirements.txt
+.venv-emulator-%/.ready: requirements.txt requirements-no-deps.txt
 	@echo "installing the emulator for Python $* ..."
 	@$(call find_python,$*) -m venv --clear $(@D)
-	@grep -E '^(gym|nes-py|numpy|opencv)' requirements.txt > $(@D)/requirements.txt
+	@grep -E '^(gym|nes-py|stable-retro|numpy|opencv)' requirements.txt > $(@D)/requirements.txt
 	@$(@D)/bin/python $(PIP_INSTALL) pytest -r $(@D)/requirements.txt
-	@$(@D)/bin/python $(PIP_INSTALL) --no-deps -e .
+	@$(@D)/bin/python $(PIP_INSTALL_NO_DEPS) -e .
 	@touch $@
 
 RUN ?= demo-$(DEMO_TIME)
@@ -87,11 +89,12 @@ check: $(VENV)/.ready-for-tests-$(VERSION)
 	$(BIN)/mypy
 
 # The same Python as ours, so that all play on the same emulator.
-$(VENV)-peers/.ready-$(VERSION): benchmarks/requirements-peers.txt requirements.txt constraints.txt | preflight
+$(VENV)-peers/.ready-$(VERSION): benchmarks/requirements-peers.txt requirements.txt requirements-no-deps.txt constraints.txt | preflight
 	@test "$(VERSION)" != 3.10 || { echo "error: not all the libraries to compare with run on Python 3.10: PYTHON=python3.11 make bench" >&2; exit 2; }
 	@echo "installing the libraries to compare with into $(@D) ..."
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python $(PIP_INSTALL) -r benchmarks/requirements-peers.txt
+	@$(@D)/bin/python $(PIP_INSTALL_NO_DEPS)
 	@touch $@
 
 bench: $(VENV)/.ready-$(VERSION) $(VENV)-peers/.ready-$(VERSION)
@@ -107,10 +110,11 @@ STACKS := $(foreach v,3.10 3.11 3.12 3.13,$(if $(call find_python,$(v)),$(v)))
 stacks: $(STACKS:%=.venv-emulator-%/.ready)
 	@for v in $(STACKS); do echo "Python $$v"; .venv-emulator-$$v/bin/python -m pytest -q -o addopts= tests/test_env.py || exit 1; done
 
-.venv-matrix-%/.ready: requirements.txt constraints.txt pyproject.toml
+.venv-matrix-%/.ready: requirements.txt requirements-no-deps.txt constraints.txt pyproject.toml
 	@echo "installing everything for Python $* ..."
 	@$(call find_python,$*) -m venv $(@D)
 	@$(@D)/bin/python $(PIP_INSTALL) -e '.[dev]'
+	@$(@D)/bin/python $(PIP_INSTALL_NO_DEPS)
 	@touch $@
 
 MATRIX ?= $(STACKS)

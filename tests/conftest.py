@@ -16,6 +16,7 @@ TIERS = {
         "test_env",
         "test_identity",
         "test_install::test_installed_commands_play_and_train",
+        "test_install::test_without_stable_retro_the_package_plays",
     },
     "slow": {
         "test_console::test_a_run_that_nobody_sees_is_trained_and_saved",

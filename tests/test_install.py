@@ -9,12 +9,16 @@ import subprocess
 import sys
 
 import pytest
+from packaging.requirements import Requirement
 from scripts import ROOT, call
 
 import mario_rl
 from mario_rl.agent.shipped import shipped_model
+from mario_rl.config import Config
 from mario_rl.errors import UserError
+from mario_rl.games.emulator import INSTALL_FCEUMM, resolved
 from mario_rl.storage.paths import RunPaths
+from mario_rl.training.preflight import check_machine
 from mario_rl.training.resume_command import resume_command
 
 STAGES = sorted(path.stem for path in (ROOT / "pretrained").glob("*.pth"))
@@ -141,3 +145,87 @@ def test_neither_a_file_nor_a_shipped_model(tmp_path, script):
     assert code == 2 and errors.startswith("error: 9-9: no such file, and ")
     code, _, errors = call(script, ["--model-path", "models/9-9.pth"], tmp_path)
     assert (code, errors) == (2, "error: models/9-9.pth: no such file\n")
+
+
+# The fast emulator, which not every machine has
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def stable_retro_in(file):
+    """The requirement of that name."""
+    lines = (ROOT / file).read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("stable-retro"))
+    return Requirement(line)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize(
+    ("system", "machine", "has_wheels"),
+    [
+        ("linux", "x86_64", True),
+        ("linux", "aarch64", False),
+        ("darwin", "arm64", True),
+        ("darwin", "x86_64", False),
+        ("win32", "AMD64", False),
+        ("win32", "x86_64", False),
+        ("linux", "arm64", False),
+    ],
+)
+def test_stable_retro_is_required_once_where_it_has_wheels(python, system, machine, has_wheels):
+    environment = {"python_version": python, "sys_platform": system, "platform_machine": machine}
+    with_pip, alone = (
+        stable_retro_in(file).marker.evaluate(environment)
+        for file in ("requirements.txt", "requirements-no-deps.txt")
+    )
+    assert (with_pip, alone) == (has_wheels and python != "3.13", has_wheels and python == "3.13")
+
+
+def test_the_wheel_requires_stable_retro_as_the_requirements_do(site):
+    (metadata,) = importlib.metadata.distributions(path=[str(site)])
+    assert stable_retro_in("requirements.txt") in map(Requirement, metadata.requires)
+
+
+@pytest.fixture
+def without_stable_retro(monkeypatch):
+    monkeypatch.setitem(sys.modules, "stable_retro", None)
+
+
+def test_without_stable_retro_auto_means_nes_py(without_stable_retro):
+    assert resolved("auto") == resolved("nes-py") == "nes-py"
+
+
+def test_without_stable_retro_the_package_plays():
+    code = """if True:
+        import sys
+        sys.modules["stable_retro"] = None
+        import mario_rl
+        env = mario_rl.SuperMarioBros("1-1")
+        env.reset()
+        print(env.step(1)[4]["outcome"])
+    """
+    run = [sys.executable, "-c", code]
+    result = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("running\n", "")
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [("progressive_mario_trainer.py", "--run-name a"), ("eval_mario.py", "--model-path 1-1")],
+)
+def test_fceumm_without_stable_retro_is_answered_with_its_pip_command(
+    without_stable_retro, tmp_path, script, flags
+):
+    words = f"{flags} --emulator fceumm --max-steps 1".split()
+    code, _, errors = call(script, words, tmp_path)
+    requirement = stable_retro_in("requirements-no-deps.txt")
+    command = f"pip install --no-deps {requirement.name}{requirement.specifier}"
+    assert code == 2 and errors.startswith("error: --emulator fceumm needs stable-retro, ")
+    assert errors.endswith(f": {command}\n") and errors.count("\n") == 1
+    RunPaths(tmp_path, "a").require_new()  # nothing is in the way of the next try
+
+
+def test_a_run_of_fceumm_is_not_resumed_without_stable_retro(without_stable_retro, tmp_path):
+    config = Config().replaced({"emulator": "fceumm"})
+    with pytest.raises(UserError, match=INSTALL_FCEUMM):
+        check_machine(RunPaths(tmp_path, "a"), config, {})

@@ -10,8 +10,12 @@ from typing import Protocol
 
 import numpy as np
 
+from mario_rl.errors import UserError
 from mario_rl.games.memory import Memory
 from mario_rl.registry import EMULATORS
+
+# Works on every Python. Its game is the same as that of 1.0.0, frame by frame.
+INSTALL_FCEUMM = "pip install --no-deps stable-retro==1.0.1"
 
 # (bgrx, uint8 [H, W, 4]; BGRX of the backdrop, uint8 [4]) -> the brightness of each pixel, uint8
 # [H, W]. It may depend on nothing else.
@@ -78,10 +82,20 @@ class Emulator(Protocol):
 
 
 def resolved(name: str) -> str:
-    """The emulator that a setting means: "auto" is fceumm where stable-retro is installed."""
-    if name != "auto":
-        return name
-    return "fceumm" if importlib.util.find_spec("stable_retro") else "nes-py"
+    """The emulator that a setting means: "auto" is fceumm where stable-retro is installed.
+
+    Raises:
+        UserError: if it is fceumm, and stable-retro is not installed.
+    """
+    is_installed = importlib.util.find_spec("stable_retro") is not None
+    if name == "auto":
+        return "fceumm" if is_installed else "nes-py"
+    if name == "fceumm" and not is_installed:
+        raise UserError(
+            "--emulator fceumm needs stable-retro, which exists for Linux x86-64 and macOS arm64: "
+            f"{INSTALL_FCEUMM}"
+        )
+    return name
 
 
 def auto(stage: str, on_frame: Callable[[np.ndarray], None] | None = None) -> Emulator:

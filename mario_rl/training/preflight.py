@@ -8,6 +8,7 @@ from mario_rl.agent.network import Weights
 from mario_rl.config import Config
 from mario_rl.console import warn_once
 from mario_rl.errors import UserError
+from mario_rl.games.emulator import resolved
 from mario_rl.games.workers import required_descriptors
 from mario_rl.machine import allow_open_files
 from mario_rl.replay.prioritized import PrioritizedReplay
@@ -33,6 +34,7 @@ def check_machine(paths: RunPaths, config: Config, weights: Weights) -> None:
         if path.is_dir():
             raise UserError(f"{path} is a folder, and the run needs a file there: move it away")
     _check_disk(paths, config, weights)
+    resolved(config.env.emulator)  # a run that is resumed may have come from another machine
     if config.run.games == "workers":
         # Twice: for the games of the training, and of the evaluations.
         allow_open_files(2 * required_descriptors(config.exploration.num_envs))
