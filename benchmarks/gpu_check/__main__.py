@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.device == "cuda" and not torch.cuda.is_available():
         fail("PyTorch sees no CUDA GPU here; --device cpu runs what needs none", code=2)
     # Whatever hangs, even in a driver, does not keep the machine.
-    faulthandler.dump_traceback_later(60 * args.minutes, exit=True)
+    faulthandler.dump_traceback_later(60 * args.minutes, exit=True, file=2)
     try:
         return _run(args.device, deadline)
     finally:

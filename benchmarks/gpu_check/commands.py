@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from mario_rl.storage.paths import RunPaths
 from mario_rl.training.state import RunState
 
 _GOAL, _OF = 90, 100
+_COMMAND_S = 90.0  # for a short run, even on a busy machine
 _END_S = 15.0  # for what comes after the last check
 
 
@@ -42,6 +44,13 @@ class Command:
                 [sys.executable, script, *run, *device, *flags], stdout=log, stderr=log
             )
 
+    def __enter__(self) -> "Command":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
     def running(self) -> bool:
         return self._process.poll() is None
 
@@ -49,17 +58,10 @@ class Command:
         """Until it ends.
 
         Raises:
-            subprocess.TimeoutExpired: if it does not before time is up.
+            subprocess.TimeoutExpired: if that takes too long, or time is up.
         """
-        try:
-            code = self._process.wait(timeout=max(1.0, self._check.left_s()))
-        finally:
-            self.kill()
+        code = self._process.wait(timeout=max(1.0, min(_COMMAND_S, self._check.left_s())))
         return Ended(code, (self._log.read_text().splitlines() or [""])[-1])
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 def commands(check: Check) -> Iterator[Outcome]:
@@ -71,18 +73,23 @@ def commands(check: Check) -> Iterator[Outcome]:
         "--stage 1-1 --games serial --num-envs 2 --replay-capacity 1000 --eval-episodes 1 "
         f"--stall-steps 20 --batch-size {batch_size} --learning-starts {first}"
     ).split()
-    twins = [
-        Command(check, name, *small, "--deterministic", "--max-steps", ends[0])
-        for name in ("twin-1", "twin-2")
-    ]
-    on_cpu = Command(check, "crossing", *small, "--device", "cpu", "--max-steps", ends[0])
-    starved = _starved(check, small) if check.device.type == "cuda" else None
-    yield _repeats(check, twins)
-    yield _crosses(check, on_cpu, ends[1:])
-    if starved is not None:
-        ended = starved.wait()
-        passed = ended.code == 2 and "GPU's memory limit is reached" in ended.last_line
-        yield Outcome("out of memory", passed, f"exit code {ended.code}: {ended.last_line:.200}")
+    to_first_end = ("--max-steps", ends[0])
+    with ExitStack() as stack:
+
+        def start(run_name: str, *flags: str) -> Command:
+            return stack.enter_context(Command(check, run_name, *small, *to_first_end, *flags))
+
+        twins = [start(name, "--deterministic") for name in ("twin-1", "twin-2")]
+        on_cpu = start("crossing", "--device", "cpu")
+        is_cuda = check.device.type == "cuda"
+        starved = [start("starved", *_little_memory(check))] if is_cuda else []
+        yield _repeats(check, twins)
+        yield _crosses(check, on_cpu, ends[1:])
+        for command in starved:
+            ended = command.wait()
+            passed = ended.code == 2 and "GPU's memory limit is reached" in ended.last_line
+            text = f"exit code {ended.code}: {ended.last_line:.200}"
+            yield Outcome("out of memory", passed, text)
 
 
 def _repeats(check: Check, twins: list[Command]) -> Outcome:
@@ -104,18 +111,18 @@ def _crosses(check: Check, on_cpu: Command, ends: list[str]) -> Outcome:
     codes, updates = [on_cpu.wait().code], [_updates(_state(check, "crossing"))]
     for device, end in zip((check.device.type, "cpu"), ends, strict=True):
         flags = ("--resume", "--device", device, "--max-steps", end)
-        codes.append(Command(check, "crossing", *flags).wait().code)
+        with Command(check, "crossing", *flags) as command:
+            codes.append(command.wait().code)
         updates.append(_updates(_state(check, "crossing")))
     passed = codes == [0, 0, 0] and 0 < updates[0] < updates[1] < updates[2]
     text = f"updates after a session on cpu, {check.device.type}, cpu: {updates}"
     return Outcome("resumed on another device", passed, text, {"codes": codes})
 
 
-def _starved(check: Check, flags: list[str]) -> Command:
-    """With less memory than a batch takes."""
+def _little_memory(check: Check) -> tuple[str, str]:
+    """Less than PyTorch takes at once for a batch."""
     total = torch.cuda.get_device_properties(check.device).total_memory
-    fraction = f"{(16 << 20) / total:.3g}"
-    return Command(check, "starved", *flags, "--gpu-memory-fraction", fraction)
+    return "--gpu-memory-fraction", f"{(16 << 20) / total:.3g}"
 
 
 def _state(check: Check, run_name: str) -> RunState:
@@ -130,16 +137,14 @@ def _updates(state: RunState) -> int:
 def learns(check: Check) -> Iterator[Outcome]:
     """Train on 1-1 until a policy clears 90 of 100 games, or until time is up."""
     flags = ("--stage", "1-1", "--num-envs", str(check.sizes.workers), "--eval-interval", "10000")
-    command = Command(check, "learns", *flags)
-    try:
+    evaluations: list[dict[str, float]] = []
+    with Command(check, "learns", *flags) as command:
         while command.running() and check.left_s() > _END_S:
             time.sleep(1)
             evaluations = read_evaluations(RunPaths(check.directory, "learns").evaluations_csv)
             if evaluations and has_reached(evaluations[-1]):
                 break
         ended_early = None if command.running() else command.wait()
-    finally:
-        command.kill()
     name = f"{_GOAL} of {_OF} on 1-1"
     if ended_early is not None:
         yield Outcome(name, False, f"exit code {ended_early.code}: {ended_early.last_line:.200}")
