@@ -4,6 +4,7 @@
 # make test     install and run the test suite
 # make check    linter, formatter and type checker
 # make bench    measure the speed, against other libraries too:  make bench ONLY=1,5
+# make gpu-check  what only a GPU can tell, in 8 minutes; installs nothing, see its rule:  make gpu-check MINUTES=4
 # make torture  stop runs in every way, damage every file, fuzz every flag: over an hour
 # make soak     two hours of training, with memory and open files recorded
 # make stacks   the environment's tests on every Python from 3.10 to 3.13 that is installed
@@ -26,7 +27,7 @@ find_python = $(firstword $(foreach v,$(1),$(shell for p in python$(v) $$HOME/.p
 	"$$p" -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$(v)')" 2>/dev/null && echo "$$p" && break; done)))
 OTHER_PYTHON ?= $(call find_python,$(OTHERS))
 
-.PHONY: demo play train named test check bench torture soak stacks matrix wheel preflight
+.PHONY: demo play train named test check bench gpu-check gpu-check-needs torture soak stacks matrix wheel preflight
 
 preflight:
 	@test -n "$(VERSION)" || { echo "error: '$(PYTHON)' does not run: name a Python 3.10 to 3.13, as in PYTHON=python3.12 make ..." >&2; exit 2; }
@@ -99,6 +100,20 @@ $(VENV)-peers/.ready-$(VERSION): benchmarks/requirements-peers.txt requirements.
 
 bench: $(VENV)/.ready-$(VERSION) $(VENV)-peers/.ready-$(VERSION)
 	MARIO_RL_PEERS_PYTHON=$(CURDIR)/$(VENV)-peers/bin/python $(BIN)/python -m benchmarks $(ONLY)
+
+# $(PYTHON) as it is, with PyTorch and NumPy 1 or 2, on a machine that may have no package registry. What else is
+# needed lies in a folder on PYTHONPATH; make it on a machine of the same system with the same version of Python:
+#   python3 -m pip install --no-deps --target games $(make -s gpu-check-needs)
+#   PYTHONPATH=games make gpu-check
+# docs/performance.md says what can be deleted in that folder.
+GPU_CHECK_NEEDS := gymnasium farama-notifications cloudpickle tqdm opencv-python-headless pandas python-dateutil six psutil \
+	$(if $(filter 3.10 3.11 3.12,$(VERSION)),gym==0.26.2 gym-notices gym-super-mario-bros==7.4.0 nes-py==8.2.1 stable-retro==1.0.0,\
+	gym-super-mario-bros==9.1.0 nes-py==9.0.1 stable-retro==1.0.1)
+MINUTES ?= 8
+gpu-check:
+	@$(PYTHON) -m benchmarks.gpu_check --minutes $(MINUTES) $(ARGS)
+gpu-check-needs:
+	@echo $(GPU_CHECK_NEEDS)
 
 torture: $(VENV)/.ready-for-tests-$(VERSION)
 	cd tests && $(abspath $(BIN))/python -m torture $(ARGS)

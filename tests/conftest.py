@@ -23,6 +23,7 @@ TIERS = {
         "test_environments",
         "test_extensions",
         "test_flags",
+        "test_gpu_check",
         "test_pretrained",
         "test_schemas",
         "test_scripts",

@@ -50,6 +50,13 @@ class AdamState:
     state: dict[int, dict[str, Any]]  # the `Moments` of each parameter, once it was updated
 
 
+def adam_state(optimizer: torch.optim.Adam) -> dict[str, Any]:
+    """The state as it is in files: the same for an optimizer that a CUDA graph can capture."""
+    state = optimizer.state_dict()
+    (group,) = state["param_groups"]
+    return {**state, "param_groups": [{**group, "lr": float(group["lr"]), "capturable": False}]}
+
+
 def load_adam_state(optimizer: torch.optim.Adam, state: dict[str, Any], where: str) -> None:
     """Take over a state.
 
@@ -79,6 +86,10 @@ def load_adam_state(optimizer: torch.optim.Adam, state: dict[str, Any], where: s
             raise ValueError(f"{where}.state.{number} is of no parameter")
         sizes = {"parameter": tuple(parameters[number].shape)}
         from_plain(Moments, moments, f"{where}.state.{number}", sizes)
+    if own["capturable"]:
+        rate = torch.tensor(group.lr, device=own["lr"].device)
+        settings = {**state["param_groups"][0], "lr": rate, "capturable": True, "fused": True}
+        state = {**state, "param_groups": [settings]}
     optimizer.load_state_dict(state)
     for parameter, moments in optimizer.state.items():
         for name in ("exp_avg", "exp_avg_sq"):

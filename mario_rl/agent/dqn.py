@@ -9,12 +9,12 @@ Deviation: the policy that is evaluated and saved has an average of the weights 
 import copy
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from mario_rl.agent.adam_state import load_adam_state
+from mario_rl.agent.adam_state import adam_state, load_adam_state
+from mario_rl.agent.cuda_graph import CudaGraph
 from mario_rl.agent.learner import LearnerState, Update
 from mario_rl.agent.network import DuelingNetwork, load_weights, to_tensor
 from mario_rl.config import LearnerConfig
@@ -24,8 +24,7 @@ from mario_rl.replay.prioritized import Batch
 _AVERAGE_POWER = 7  # the average of the weights reaches back over an eighth of the updates
 
 
-@dataclass(frozen=True)
-class TensorBatch:
+class TensorBatch(NamedTuple):
     """A batch on the learner's device."""
 
     obs: torch.Tensor  # uint8 [B, 4, 84, 84]
@@ -34,6 +33,15 @@ class TensorBatch:
     discounts: torch.Tensor  # float32 [B], of the value of `next_obs`; 0 at a terminal state
     next_obs: torch.Tensor  # uint8 [B, 4, 84, 84]
     is_weights: torch.Tensor  # float32 [B]
+
+
+class _Step(NamedTuple):
+    """What an update computes besides the new weights, on the learner's device."""
+
+    td_errors: torch.Tensor  # float32 [B]
+    loss: torch.Tensor  # float32 [], as the others
+    q_value: torch.Tensor  # the mean of the batch
+    grad_norm: torch.Tensor  # before clipping
 
 
 # (batch, online network, target network) -> td_target, float32 [B, num_quantiles]
@@ -69,7 +77,12 @@ class DQN:
         network: DuelingNetwork,
         config: LearnerConfig,
         td_target: TDTarget = double_q_target,
+        captured: bool = False,
     ) -> None:
+        """
+        Args:
+            captured: compute updates by a CUDA graph. `make gpu-check` measures what that saves.
+        """
         self.device = next(network.parameters()).device
         self._max_grad_norm = config.max_grad_norm
         self._kappa = config.reward_scale
@@ -80,15 +93,26 @@ class DQN:
         self.acting_net = copy.deepcopy(self.target_net)
         self.average_net = copy.deepcopy(self.target_net)
         self._averaged_updates = 0
+        self._average_share = torch.zeros((), device=self.device)
+        self._captured = captured
+        self._step = self._new_step()
+        rate = config.learning_rate
         self._optimizer = torch.optim.Adam(
-            self.online_net.parameters(), lr=config.learning_rate, fused=True
+            self.online_net.parameters(),
+            lr=torch.tensor(rate, device=self.device) if captured else rate,
+            fused=True,
+            capturable=captured,
         )
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._under_way: Future[Update] | None = None
 
     def set_learning_rate(self, learning_rate: float) -> None:
         assert self._under_way is None
-        self._optimizer.param_groups[0]["lr"] = learning_rate
+        group = self._optimizer.param_groups[0]
+        if self._captured:
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
 
     def begin_update(self, batch: Batch) -> None:
         assert self._under_way is None
@@ -108,11 +132,32 @@ class DQN:
 
     def update(self, batch: Batch) -> Update:
         """One step of gradient descent on the batch."""
-        tensors = self._tensors(batch)
+        self._averaged_updates += 1
+        self._average_share.fill_((_AVERAGE_POWER + 1) / (_AVERAGE_POWER + self._averaged_updates))
+        step = self._step(self._tensors(batch))
+        td_errors = step.td_errors.to("cpu", copy=True).numpy()  # a graph reuses its own
+        return Update(
+            batch.slots,
+            batch.drawn_at,
+            td_errors,
+            metrics={
+                "loss": step.loss.item(),
+                "td_error": float(abs(td_errors).mean()),
+                "q_value": step.q_value.item(),
+                "grad_norm": step.grad_norm.item(),
+            },
+        )
+
+    def _new_step(self) -> Callable[[TensorBatch], _Step]:
+        return CudaGraph(self._descend, self.device) if self._captured else self._descend
+
+    def _descend(self, batch: TensorBatch) -> _Step:
+        """The update itself, without waiting for the device. A graph repeats it with other values
+        in the same tensors: what changes from update to update must be in one."""
         with torch.no_grad():
-            td_target = self._td_target(tensors, self.online_net, self.target_net)
-        quantiles = of_actions(self.online_net(tensors.obs), tensors.actions)
-        loss = (tensors.is_weights * self._loss(quantiles, td_target, self._kappa)).mean()
+            td_target = self._td_target(batch, self.online_net, self.target_net)
+        quantiles = of_actions(self.online_net(batch.obs), batch.actions)
+        loss = (batch.is_weights * self._loss(quantiles, td_target, self._kappa)).mean()
 
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -121,18 +166,9 @@ class DQN:
         )
         self._optimizer.step()
         self._average()
-        td_errors = (td_target - quantiles.detach()).mean(dim=1).cpu().numpy()
-        return Update(
-            batch.slots,
-            batch.drawn_at,
-            td_errors,
-            metrics={
-                "loss": loss.item(),
-                "td_error": float(abs(td_errors).mean()),
-                "q_value": quantiles.mean().item(),
-                "grad_norm": grad_norm.item(),  # before clipping
-            },
-        )
+        quantiles = quantiles.detach()
+        td_errors = (td_target - quantiles).mean(dim=1)
+        return _Step(td_errors, loss.detach(), quantiles.mean(), grad_norm)
 
     def _tensors(self, batch: Batch) -> TensorBatch:
         returns, discounts, is_weights = (
@@ -150,11 +186,9 @@ class DQN:
 
     @torch.no_grad()
     def _average(self) -> None:
-        self._averaged_updates += 1
-        share = (_AVERAGE_POWER + 1) / (_AVERAGE_POWER + self._averaged_updates)
         networks = self.average_net.parameters(), self.online_net.parameters()
         for average, weight in zip(*networks, strict=True):
-            average.lerp_(weight, share)
+            average.lerp_(weight, self._average_share)
 
     def sync_target(self) -> None:
         self.wait()
@@ -172,7 +206,7 @@ class DQN:
                 acting_net=acting_net,
                 average_net=_copy_to_cpu(self.average_net.state_dict()),
                 averaged_updates=self._averaged_updates,
-                optimizer=_copy_to_cpu(self._optimizer.state_dict()),
+                optimizer=_copy_to_cpu(adam_state(self._optimizer)),
                 update=under_way.result() if under_way is not None else None,
             )
 
@@ -184,6 +218,7 @@ class DQN:
         self._averaged_updates = state.averaged_updates
         if state.optimizer is not None:
             load_adam_state(self._optimizer, state.optimizer, "optimizer")
+        self._step = self._new_step()  # a graph would go on with the old moments
         if state.update is not None:
             self._under_way = Future()
             self._under_way.set_result(state.update)
