@@ -121,7 +121,7 @@ def test_an_episode_ends_as_the_game_says(env):
 def test_a_bad_setting_is_an_error():
     with pytest.raises(mario_rl.UserError, match="--view"):
         mario_rl.SuperMarioBros("1-1", view="upside-down")
-    with pytest.raises(mario_rl.UserError, match="takes stage, action_set"):
+    with pytest.raises(mario_rl.UserError, match="takes stage, emulator, action_set"):
         mario_rl.SuperMarioBros("1-1", gamma=0.5)
 
 

@@ -351,7 +351,8 @@ def test_json_round_trip(config):
 def test_missing_settings_are_what_runs_did_before_there_were_these():
     before = {
         "hold_actions": False, "retry_share": 0.0, "view": "screen", "pixels": "grey",
-        "show_buttons": False, "reward_scale": 1.0, "eps_ladder": 0.0, "network_width": 1.0,
+        "emulator": "nes-py", "show_buttons": False, "reward_scale": 1.0, "eps_ladder": 0.0,
+        "network_width": 1.0,
         "num_quantiles": 1, "lr_decay": 0, "death_penalty": 2.5,
     }  # fmt: skip
     assert Config.from_dict({}) == Config().replaced(before) != Config()

@@ -9,6 +9,7 @@ import json
 import numpy as np
 
 from mario_rl.config import EnvConfig
+from mario_rl.games.emulator import resolved
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.games.nes_py import CLASSIC
 
@@ -16,11 +17,14 @@ STAGES = ("1-1", "1-2", "4-2", "7-4", "full")
 STEPS = 250
 
 
-def trajectory_hash(stage: str) -> str:
+EMULATORS = ("nes-py", "fceumm")  # the second only where stable-retro is installed
+
+
+def trajectory_hash(stage: str, emulator: str) -> str:
     """Of every frame, the console's memory, and our reward, end and info, over random play."""
     config = EnvConfig(
-        stage=stage, action_set="complex", view="screen", pixels="grey", show_buttons=False,
-        stall_steps=60, death_penalty=2.5,
+        stage=stage, emulator=emulator, action_set="complex", view="screen", pixels="grey",
+        show_buttons=False, stall_steps=60, death_penalty=2.5,
     )  # fmt: skip
     game = MarioGame(config)
     rng = np.random.default_rng(0)
@@ -43,6 +47,15 @@ def trajectory_hash(stage: str) -> str:
     return digest.hexdigest()
 
 
+def hashes(emulator: str) -> dict[str, str]:
+    """By stage."""
+    return {stage: trajectory_hash(stage, emulator) for stage in STAGES}
+
+
 if __name__ == "__main__":
-    hashes = {stage: trajectory_hash(stage) for stage in STAGES}
-    print(json.dumps({"classic": CLASSIC, "hashes": hashes}, indent=2))
+    installed = [name for name in EMULATORS if name == "nes-py" or resolved("auto") == name]
+    print(
+        json.dumps(
+            {"classic": CLASSIC, "hashes": {name: hashes(name) for name in installed}}, indent=2
+        )
+    )

@@ -53,8 +53,9 @@ def double_q_target(
 ) -> torch.Tensor:
     """td_target = R + discount * Z_target(s', argmax over a of Q_online(s', a)), where Z are the
     quantiles and Q their mean, float32 [B, num_quantiles]."""
-    next_actions = online_net(batch.next_obs).mean(dim=2).argmax(dim=1)
-    next_quantiles = of_actions(target_net(batch.next_obs), next_actions)
+    next_pixels = online_net.pixels(batch.next_obs)  # once for both networks
+    next_actions = online_net(next_pixels).mean(dim=2).argmax(dim=1)
+    next_quantiles = of_actions(target_net(next_pixels), next_actions)
     return batch.returns[:, None] + batch.discounts[:, None] * next_quantiles
 
 

@@ -59,6 +59,11 @@ class DuelingNetwork(nn.Module):
         # Channels last is faster on CPUs, and what tensor cores want.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def pixels(self, obs: torch.Tensor) -> torch.Tensor:
+        """Observations in the precision of the trunk, in which a pixel is exact; `forward` takes
+        them as well."""
+        return obs.to(self._trunk_dtype, memory_format=torch.channels_last)
+
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         """
         Args:
@@ -71,10 +76,8 @@ class DuelingNetwork(nn.Module):
         with torch.autocast(
             obs.device.type, self._trunk_dtype, enabled=self._trunk_dtype != torch.float32
         ):
-            # Dividing the weights by 255 instead of the pixels saves a pass over the batch. A
-            # pixel is exact in bfloat16 as well.
-            pixels = obs.to(self._trunk_dtype, memory_format=torch.channels_last)
-            features = functional.conv2d(pixels, weight / 255, bias, stride=_FIRST_STRIDE)
+            # Dividing the weights by 255 instead of the pixels saves a pass over the batch.
+            features = functional.conv2d(self.pixels(obs), weight / 255, bias, stride=_FIRST_STRIDE)
             features = self.trunk[1:](features)
             # The hidden layers of both heads as one product, which is faster.
             weights, biases = zip(
