@@ -53,9 +53,8 @@ def double_q_target(
 ) -> torch.Tensor:
     """td_target = R + discount * Z_target(s', argmax over a of Q_online(s', a)), where Z are the
     quantiles and Q their mean, float32 [B, num_quantiles]."""
-    next_pixels = online_net.pixels(batch.next_obs)  # once for both networks
-    next_actions = online_net(next_pixels).mean(dim=2).argmax(dim=1)
-    next_quantiles = of_actions(target_net(next_pixels), next_actions)
+    next_actions = online_net(batch.next_obs).mean(dim=2).argmax(dim=1)
+    next_quantiles = of_actions(target_net(batch.next_obs), next_actions)
     return batch.returns[:, None] + batch.discounts[:, None] * next_quantiles
 
 
@@ -156,6 +155,8 @@ class DQN:
         """The update itself, without waiting for the device. A graph repeats it with other values
         in the same tensors: what changes from update to update must be in one."""
         with torch.no_grad():
+            # Two networks look at these: convert them once.
+            batch = batch._replace(next_obs=self.online_net.pixels(batch.next_obs))
             td_target = self._td_target(batch, self.online_net, self.target_net)
         quantiles = of_actions(self.online_net(batch.obs), batch.actions)
         loss = (batch.is_weights * self._loss(quantiles, td_target, self._kappa)).mean()
