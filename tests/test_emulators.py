@@ -1,0 +1,183 @@
+"""How far the two emulators show and play the same game: docs/emulators.md says it in words."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from colour_cartridge import FRAMES, cartridge, colours
+
+from mario_rl.config import FULL_GAME, EnvConfig
+from mario_rl.games.actions import button_bytes
+from mario_rl.games.emulator import Emulator
+from mario_rl.games.interface import FRAME_SKIP
+from mario_rl.games.observation import Observer
+from mario_rl.registry import EMULATORS
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("stable_retro") is None, reason="needs stable-retro"
+)
+
+ROOT = Path(__file__).parent.parent
+BUTTONS = button_bytes("complex")
+NOOP, RIGHT, RIGHT_A, RIGHT_B, RIGHT_A_B = range(5)
+
+# Addresses of the game's memory
+FACTS = {"power": 0x756, "mario": 0x0E, "room": 0x750, "speed": 0x57, "part_of_x": 0x400}
+ENEMIES = [*range(0x0F, 0x1C), *range(0x6E, 0x73), *range(0x87, 0x8C), *range(0xCF, 0xD4)]
+KILL = {0xB5: 2}  # Mario is below the screen
+TAKE_AXE = {0x770: 2, 0x772: 0}
+
+
+def go_to(world: int, stage: int, area: int) -> dict[int, int]:
+    """What leads there with the next life."""
+    return {0x75F: world - 1, 0x75C: stage - 1, 0x760: area - 1, **KILL}
+
+
+def recorded(name: str) -> list[int]:
+    """Actions of the complex set, a hexadecimal digit each."""
+    return [int(digit, 16) for digit in (ROOT / "tests/data" / f"{name}.txt").read_text().strip()]
+
+
+def walk(decisions: int, seed: int) -> list[int]:
+    """Random actions, mostly to the right, each held for up to 8 decisions."""
+    rng, actions = np.random.default_rng(seed), []
+    while len(actions) < decisions:
+        actions += [int(rng.choice([1, 2, 3, 4, 4, 4, 4, 4, 5, 6, 0, 9, 10]))] * rng.integers(1, 9)
+    return actions[:decisions]
+
+
+def facts(emulator: Emulator) -> dict[str, object]:
+    """How the game stands."""
+    memory = emulator.memory
+    names = "x y world stage lives score coins clock has_flag is_won holds_a holds_b sees_warp_zone"
+    return {
+        "is_over": emulator.is_over,
+        "enemies": [memory.ram[address] for address in ENEMIES],
+        **{name: getattr(memory, name) for name in names.split()},
+        **{name: memory.ram[address] for name, address in FACTS.items()},
+    }
+
+
+class Pair:
+    """The same game on both emulators, with the same buttons frame by frame."""
+
+    def __init__(self, stage: str) -> None:
+        self.nes_py, self.fceumm = self.both = [
+            EMULATORS.get(name)(stage, None) for name in ("nes-py", "fceumm")
+        ]
+
+    def frames(
+        self, actions: list[int], writes: dict[int, dict[int, int]] | None = None
+    ) -> Iterable[int]:
+        """Play to the end of the game or the actions, and yield the number of each frame.
+
+        Args:
+            writes: what is written to the memory before a frame.
+        """
+        for emulator in self.both:
+            emulator.reset()
+        for number in range(FRAME_SKIP * len(actions)):
+            self._write((writes or {}).get(number, {}))
+            for emulator in self.both:
+                emulator.step(BUTTONS[actions[number // FRAME_SKIP]])
+            yield number
+            if any(emulator.is_over for emulator in self.both):
+                break
+
+    def _write(self, values: dict[int, int]) -> None:
+        for address, value in values.items():
+            self.nes_py.memory.ram[address] = value
+        self.fceumm._write(values)
+
+
+def observers(emulator: Emulator) -> list[Callable[[], np.ndarray]]:
+    """The agent's frames by the default settings and by the first version's."""
+    old = EnvConfig(view="screen", pixels="grey", show_buttons=False)
+    return [Observer(config, emulator).frame for config in (EnvConfig(), old)]
+
+
+def test_each_colour_is_shown_alike(tmp_path):
+    from nes_py import NESEnv
+
+    path = tmp_path / "colours.nes"
+    path.write_bytes(cartridge())
+    env = NESEnv(str(path))
+    env.reset()
+
+    def frames():
+        for _ in range(FRAMES):
+            env._frame_advance(0)
+            yield int(env.ram[0]), env.screen
+
+    nes_py = colours(frames())
+    script = Path(__file__).parent / "colour_cartridge.py"
+    output = subprocess.run([sys.executable, script], capture_output=True, check=True).stdout
+    assert json.loads(output) == nes_py
+    assert len(set(map(tuple, nes_py))) == 55  # ten of them are black
+
+
+# Above and under the ground, in water and in castles, by day and by night, on grass and in snow
+STAGES = "1-1 1-2 1-3 1-4 2-1 2-2 2-3 3-1 4-2 5-2 6-1 6-3 7-4 8-3".split()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_picture_is_the_same(stage):
+    """But for its first row: where sprites leave the screen, nes-py draws some of them there."""
+    pair = Pair(stage)
+    nes_py, fceumm = map(observers, pair.both)
+    for number in pair.frames([NOOP, NOOP, *walk(34, seed=1)]):
+        if number % FRAME_SKIP == FRAME_SKIP - 1:
+            assert np.array_equal(pair.nes_py.bgrx[1:], pair.fceumm.bgrx[1:])
+            for theirs, ours in zip(nes_py, fceumm, strict=True):
+                assert np.array_equal(theirs(), ours())
+
+
+class Scene(NamedTuple):
+    """A way through the game, and how it stands at its end."""
+
+    stage: str
+    actions: list[int]
+    writes: dict[int, dict[int, int]]
+    end: dict[str, object]
+
+
+SCENES = {
+    "the flag of 1-1, then three lives": Scene(
+        FULL_GAME, recorded("flag_1-1") + [RIGHT_B] * 400, {},
+        {"world": 1, "stage": 2, "lives": 255, "is_over": True},
+    ),
+    "down a pipe of 1-1 and out again": Scene(
+        FULL_GAME, recorded("pipe_1-1") + ([RIGHT] * 10 + [RIGHT_A] * 3) * 9, {},
+        {"room": 37, "x": 2758, "coins": 12},
+    ),
+    "the Warp Zone of 1-2": Scene(
+        "1-2", recorded("warp_1-2") + [RIGHT] * 5, {}, {"world": 2, "stage": 1, "room": 40}
+    ),
+    "the axe of 1-4": Scene(
+        FULL_GAME, recorded("castle_1-4"), {20: go_to(1, 4, 5)}, {"world": 2, "stage": 1}
+    ),
+    "the end of the game": Scene(
+        FULL_GAME, [NOOP] * 20, {20: go_to(8, 4, 4), 60: TAKE_AXE},
+        {"world": 8, "is_won": True, "is_over": True},
+    ),
+    "a long walk in the water": Scene("7-2", walk(230, seed=1), {}, {"is_over": True}),
+    "a long walk below flying fish": Scene("2-3", walk(150, seed=1), {}, {"is_over": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_the_game_is_the_same(name):
+    """Frame by frame, through scenes that pass within a step, deaths, and pipes."""
+    scene = SCENES[name]
+    pair = Pair(scene.stage)
+    for _ in pair.frames(scene.actions, scene.writes):
+        theirs, ours = map(facts, pair.both)
+        assert theirs == ours
+    assert np.array_equal(pair.nes_py.bgrx[1:], pair.fceumm.bgrx[1:])
+    assert {name: ours[name] for name in scene.end} == scene.end
