@@ -92,7 +92,7 @@ def _fceumm() -> list[list[int]]:
     import stable_retro
 
     from mario_rl.games import fceumm
-    from mario_rl.games.fceumm_screen import FceummScreen, colour_table
+    from mario_rl.games.fceumm_screen import FceummScreen, code_of
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "colours.nes"
@@ -101,13 +101,14 @@ def _fceumm() -> list[list[int]]:
     state = core.get_state()
     memory_at = state.index(fceumm._MEMORY_CHUNK) + len(fceumm._MEMORY_CHUNK)
     screen = FceummScreen(core)
-    table = colour_table([int(colour, 16) for colour in fceumm._COLOURS])
+    table = np.zeros((256, 3), dtype=np.uint8)
+    for number, colour in enumerate(fceumm._COLOURS):
+        table[code_of(number)] = list(bytes.fromhex(colour))
 
     def frames() -> Iterable[tuple[int, np.ndarray]]:
         for _ in range(FRAMES):
             core.step()
-            bgrx = table[screen.pixels].view(np.uint8).reshape(*screen.pixels.shape, 4)
-            yield core.get_state()[memory_at], bgrx[:, :, 2::-1]
+            yield core.get_state()[memory_at], table[screen.picture()]
 
     return colours(frames())
 
