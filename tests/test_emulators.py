@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -69,8 +70,10 @@ class Pair:
     """The same game on both emulators, with the same buttons frame by frame."""
 
     def __init__(self, stage: str) -> None:
+        self.passed = Counter[str]()  # emulated frames, also those that pass within a step
         self.nes_py, self.fceumm = self.both = [
-            EMULATORS.get(name)(stage, None) for name in ("nes-py", "fceumm")
+            EMULATORS.get(name)(stage, lambda screen, name=name: self.passed.update([name]))
+            for name in ("nes-py", "fceumm")
         ]
 
     def frames(
@@ -86,11 +89,13 @@ class Pair:
         """
         for emulator in self.both:
             emulator.reset()
+        self.passed.clear()
         held = [BUTTONS[action] for action in actions for _ in range(FRAME_SKIP)]
         for number, buttons in enumerate([0] * noop_frames + held):
             self._write(writes.get(number, {}))
             for emulator in self.both:
                 emulator.step(buttons)
+            assert self.passed["nes-py"] == self.passed["fceumm"]
             yield number
             if any(emulator.is_over for emulator in self.both):
                 break
