@@ -13,6 +13,7 @@ TIERS = {
     "emulator": {
         "test_games",
         "test_api",
+        "test_emulators",
         "test_env",
         "test_identity",
         "test_install::test_installed_commands_play_and_train",
