@@ -29,7 +29,7 @@ from mario_rl.games.serial import SerialGames
 SMALL = {
     "stage": "1-1", "num_envs": 2, "batch_size": 16, "learning_starts": 40, "replay_ratio": 2.0,
     "replay_capacity": 256, "network_width": 0.05, "eval_episodes": 1, "stall_steps": 10,
-    "device": "cpu", "games": "serial",
+    "device": "cpu", "games": "serial", "threads": 1,
 }  # fmt: skip
 PARTS = {
     "view": (registry.VIEWS, Edges),

@@ -34,7 +34,7 @@ TRAIN = "progressive_mario_trainer.py"
 SMALL = """
     --stage 1-1 --seed 2 --num-envs 2 --batch-size 16 --learning-starts 60 --replay-capacity 400
     --stall-steps 8 --eps-decay 300 --eval-episodes 2 --eval-interval 500
-    --checkpoint-interval 2 --replay-ratio 1 --lr-decay 100
+    --checkpoint-interval 2 --replay-ratio 1 --lr-decay 100 --threads 1
 """.split()
 
 

@@ -6,7 +6,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from mario_rl.config import FRAME_SHAPE, EnvConfig
-from mario_rl.games.interface import IDLE, RECORD_DTYPE, Position, advance, execute, replay
+from mario_rl.games.interface import (
+    IDLE,
+    RECORD_DTYPE,
+    Position,
+    advance,
+    bring,
+    execute,
+    states_of,
+)
 from mario_rl.games.mario_game import MarioGame
 
 
@@ -42,10 +50,16 @@ class ThreadGames:
         advance(self.positions, self._commands, self._noop_frames, self._records)
         return self._frames.copy(), self._records.copy()
 
-    def restore(self, positions: Sequence[Position]) -> np.ndarray:
+    def states(self) -> list[bytes] | None:
+        return states_of(self._games)
+
+    def restore(
+        self, positions: Sequence[Position], states: Sequence[bytes] | None = None
+    ) -> np.ndarray:
         self.positions = list(positions)
-        for i, frame in enumerate(self._threads.map(replay, self._games, positions)):
-            self._frames[i] = frame
+        states_or_none = states or [None] * self.num_envs
+        frames = self._threads.map(bring, self._games, positions, states_or_none)
+        self._frames[:] = list(frames)
         return self._frames.copy()
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ A process can hold one console. Games take turns with it: each brings its state 
 """
 
 import importlib.util
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -96,6 +97,7 @@ class _Console:
         state[unused_at : unused_at + 8192] = bytes(8192)
         self.power_on = bytes(state)
         self.screen = FceummScreen(self.core)
+        self.lock = threading.RLock()  # of the player, for games in several threads
         self.player: Fceumm | None = None  # whose game is in the console
         self.starts: dict[str, _Moment] = {}  # of the stages that were played
         self.masks = [mask(buttons) for buttons in range(256)]
@@ -107,6 +109,7 @@ class _Console:
 
 
 _console: _Console | None = None
+_making_console = threading.Lock()
 
 
 def mask(buttons: int) -> np.ndarray:
@@ -133,21 +136,24 @@ class Fceumm:
             UserError: if this process has a console of stable-retro already.
         """
         global _console
-        if _console is None:
-            _console = _Console()
+        with _making_console:
+            if _console is None:
+                _console = _Console()
         self._console = _console
         self._target = None if stage == FULL_GAME else tuple(map(int, stage.split("-")))
-        self._on_frame = on_frame
+        self._on_frame: Callable[[np.ndarray], None] | None = None
         self._picture: np.ndarray | None = None  # None: not fetched yet
         self._held_back = 0
         self.is_over = False
         self.memory = Memory(memoryview(b""))
-        if stage not in _console.starts:
-            self._put_in(_console.power_on)
-            self._skip_start_screen()
-            _console.starts[stage] = self._moment()
+        with _console.lock:
+            if stage not in _console.starts:
+                self._put_in(_console.power_on)
+                self._skip_start_screen()
+                _console.starts[stage] = self._moment()
         self._start = _console.starts[stage]
         self.reset()
+        self._on_frame = on_frame
 
     @property
     def screen(self) -> np.ndarray:
@@ -166,9 +172,10 @@ class Fceumm:
     @property
     def _codes(self) -> np.ndarray:
         """The picture as codes of colours, uint8 [240, 256]."""
-        if self._picture is None:
-            self._picture = self._console.screen.picture()
-        return self._picture
+        with self._console.lock:
+            if self._picture is None:
+                self._picture = self._console.screen.picture()
+            return self._picture
 
     def reset(self) -> None:
         self._saved = self._start
@@ -177,19 +184,21 @@ class Fceumm:
     def step(self, buttons: int) -> None:
         if self.is_over:
             raise UserError("a game cannot go on after its end: the checkpoint contradicts itself")
-        self._take_turn()
-        self._advance(buttons)
-        self.is_over = self._has_ended()
-        if not self.is_over:
-            self._skip_scenes()
+        with self._console.lock:
+            self._take_turn()
+            self._advance(buttons)
+            self.is_over = self._has_ended()
+            if not self.is_over:
+                self._skip_scenes()
 
     def save(self) -> None:
         self._saved = self._moment()
 
     def restore(self) -> None:
-        self._put_in(self._saved.console)
-        self._held_back, self._picture = self._saved.held_back, self._saved.picture
-        self.is_over = False
+        with self._console.lock:
+            self._put_in(self._saved.console)
+            self._held_back, self._picture = self._saved.held_back, self._saved.picture
+            self.is_over = False
 
     def state(self) -> bytes:
         saved = self._saved
@@ -206,15 +215,17 @@ class Fceumm:
         size = len(self._console.power_on)
         if len(state) != 3 + 2 * size:
             raise ValueError(f"{len(state)} bytes are not a state of this version of FCEUmm")
-        is_over, self._held_back, saved_held_back = state[:3]
-        self.is_over = bool(is_over)
-        self._picture = _BLACK
-        self._put_in(state[3 : 3 + size])
-        self._saved = _Moment(state[3 + size :], saved_held_back, _BLACK)
+        is_over, held_back, saved_held_back = state[:3]
+        with self._console.lock:
+            self._put_in(state[3 : 3 + size])
+            self._held_back, self._picture = held_back, _BLACK
+            self._saved = _Moment(state[3 + size :], saved_held_back, _BLACK)
+            self.is_over = bool(is_over)
 
     def close(self) -> None:
-        if self._console.player is self:
-            self._console.player = None
+        with self._console.lock:
+            if self._console.player is self:
+                self._console.player = None
 
     def _moment(self) -> _Moment:
         return _Moment(self.console_state, self._held_back, self._codes)

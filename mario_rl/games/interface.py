@@ -141,7 +141,8 @@ class Games(Protocol):
     The first `num_retrying` of the `num_envs` games make save points. `report` is called with one
     line when something failed and was repaired, such as a worker that died. What a backend returns
     depends only on its commands, never on timing or on failures. With `states` and `positions` it
-    brings lost games back. `execute`, `bring` and `advance` do most of the work.
+    brings lost games back. `execute`, `advance`, `states_of` and `bring` do most of the
+    work.
     """
 
     num_envs: int
@@ -213,6 +214,12 @@ def bring(game: Game, position: Position, state: bytes | None) -> np.ndarray:
             f"the checkpoint cannot be restored: {error}; resume with the versions that run.json "
             "names"
         ) from None
+
+
+def states_of(games: Sequence[Game]) -> list[bytes] | None:
+    """Where the games stand; None if one cannot say."""
+    states = [game.state() for game in games]
+    return None if None in states else states  # type: ignore[return-value]
 
 
 def replay(game: Game, position: Position) -> np.ndarray:

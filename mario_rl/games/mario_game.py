@@ -64,12 +64,11 @@ class MarioGame:
         self._save_points = save_points
         # The state of the episode
         self._status: Status
-        self._frame: np.ndarray
-        self._saved_frame: np.ndarray  # that a retry leads to
         self._lives: int
         self._steps_without_progress: int
         self._next_save_x: int
         self._begin_episode()
+        self._frame = self._saved_frame = self._observer.frame()
 
     def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, Status]:
         """Begin an episode at the true start of the stage (or game), and `noop` if asked to.

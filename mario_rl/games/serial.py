@@ -13,6 +13,7 @@ from mario_rl.games.interface import (
     advance,
     bring,
     execute,
+    states_of,
 )
 from mario_rl.games.mario_game import MarioGame
 
@@ -55,8 +56,7 @@ class SerialGames:
         return self._frames.copy(), self._records.copy()
 
     def states(self) -> list[bytes] | None:
-        states = [game.state() for game in self._games]
-        return None if None in states else states  # type: ignore[return-value]
+        return states_of(self._games)
 
     def restore(
         self, positions: Sequence[Position], states: Sequence[bytes] | None = None

@@ -26,7 +26,7 @@ TRAIN = ROOT / "progressive_mario_trainer.py"
 FLAGS = """
     --stage 1-1 --num-envs 2 --batch-size 16 --learning-starts 60 --replay-capacity 400
     --replay-ratio 1 --stall-steps 4 --eps-decay 300 --target-period 100 --eval-episodes 2
-    --eval-interval 200 --checkpoint-interval 1
+    --eval-interval 200 --checkpoint-interval 1 --threads 1
 """.split()
 
 # Columns that tell the time or the machine.
