@@ -79,14 +79,9 @@ class DuelingNetwork(nn.Module):
             # Dividing the weights by 255 instead of the pixels saves a pass over the batch.
             features = functional.conv2d(self.pixels(obs), weight / 255, bias, stride=_FIRST_STRIDE)
             features = self.trunk[1:](features)
-            # The hidden layers of both heads as one product, which is faster.
-            weights, biases = zip(
-                self.value[0].parameters(), self.advantage[0].parameters(), strict=True
-            )
-            hidden = functional.linear(features, torch.cat(weights), torch.cat(biases))
-        of_value, of_advantage = functional.relu(hidden.float()).chunk(2, dim=1)
-        value = self.value[2](of_value)
-        advantage = self.advantage[2](of_advantage).unflatten(1, (-1, value.shape[1]))
+            of_value, of_advantage = self.value[:2](features), self.advantage[:2](features)
+        value = self.value[2](of_value.float())
+        advantage = self.advantage[2](of_advantage.float()).unflatten(1, (-1, value.shape[1]))
         return value[:, None] + advantage - advantage.mean(dim=1, keepdim=True)
 
     @torch.inference_mode()
