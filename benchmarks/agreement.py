@@ -2,11 +2,14 @@
 
 `python -m benchmarks.agreement --stage 2-1 --games 40` lets the shipped model of a stage play on
 FCEUmm by the protocol of the evaluations, and plays its actions again on nes-py, frame by frame.
+`--walks` does so with random actions, mostly to the right, on all stages in turn.
 """
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from benchmarks.harness import ROOT
 from mario_rl.agent.saved_model import SavedModel
@@ -78,34 +81,58 @@ def _skipped(fceumm: Emulator, nes_py: list[bytes], held: list[int]) -> list[int
     return sorted(skipped)
 
 
-def _main(say: Callable[[str], None] = print) -> None:
+def _games_of_a_model(stage: str, games: int) -> Iterator[tuple[str, list[int]]]:
+    """The stage, and the buttons of each frame, of every game."""
+    model = SavedModel.load(ROOT / "pretrained" / f"{stage}.pth")
+    config = model.config.replaced({"emulator": "fceumm", "stage": stage}).env
+    serial = SerialGames(config, min(8, games), print)
+    played = play_episodes(model.network().q_values, serial, games, seed=0)
+    serial.close()
+    for one in played:
+        yield stage, [0] * one.position.noop_frames + _held(one.position.actions, config.action_set)
+
+
+def _walks(games: int) -> Iterator[tuple[str, list[int]]]:
+    """As `_games_of_a_model`."""
+    for number in range(games):
+        rng = np.random.default_rng(number)
+        actions: list[int] = []
+        while len(actions) < 400:
+            action = int(rng.choice([1, 2, 3, 4, 4, 4, 4, 4, 5, 6, 0, 9, 10]))
+            actions += [action] * int(rng.integers(1, 9))
+        yield STAGES[number % len(STAGES)], _held(actions, "complex")
+
+
+def _held(actions: Sequence[int], action_set: str) -> list[int]:
+    buttons = button_bytes(action_set)
+    return [buttons[action] for action in actions for _ in range(FRAME_SKIP)]
+
+
+def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", choices=STAGES, default="2-1")
     parser.add_argument("--games", type=int, default=40)
+    parser.add_argument("--walks", action="store_true")
     arguments = parser.parse_args()
-    model = SavedModel.load(ROOT / "pretrained" / f"{arguments.stage}.pth")
-    config = model.config.replaced({"emulator": "fceumm", "stage": arguments.stage}).env
-    games = SerialGames(config, min(8, arguments.games), say)
-    played = play_episodes(model.network().q_values, games, arguments.games, seed=0)
-    games.close()
-    nes_py, fceumm = (EMULATORS.get(name)(arguments.stage, None) for name in ("nes-py", "fceumm"))
     frames = parted = unexplained = 0
-    for number, one in enumerate(played, start=1):
-        buttons = button_bytes(config.action_set)
-        held = [0] * one.position.noop_frames
-        held += [buttons[action] for action in one.position.actions for _ in range(FRAME_SKIP)]
+    games = arguments.games
+    for stage, held in (
+        _walks(games) if arguments.walks else _games_of_a_model(arguments.stage, games)
+    ):
+        nes_py, fceumm = (EMULATORS.get(name)(stage, None) for name in ("nes-py", "fceumm"))
         theirs, ours = _memories(nes_py, held), _memories(fceumm, held)
         first, last = _parts(ours, theirs), min(len(ours), len(theirs)) - 1
         skipped = _skipped(fceumm, theirs, held)
         frames += len(theirs)
         parted += first < math.inf
         unexplained += skipped is None
-        say(
-            f"game {number}: {len(held)} frames, parts in frame {first}, "
-            f"x in frame {last}: {_x(theirs[last])} (nes-py) and {_x(ours[last])} (FCEUmm), "
-            f"skipped on nes-py: {skipped}"
+        print(
+            f"{stage}: parts in frame {first}, x in frame {last}: {_x(theirs[last])} (nes-py) and "
+            f"{_x(ours[last])} (FCEUmm), skipped on nes-py: {skipped}"
         )
-    say(f"{parted} of {len(played)} games part, in {frames} frames; {unexplained} unexplained")
+        nes_py.close()
+        fceumm.close()
+    print(f"{parted} of {games} games part, in {frames} frames; {unexplained} unexplained")
 
 
 def _x(memory: bytes) -> int:

@@ -102,8 +102,8 @@ class Pair:
 
     @property
     def shows_the_same(self) -> bool:
-        """But for the first row: nes-py draws there some sprites that have left the screen."""
-        return np.array_equal(self.nes_py.screen[1:], self.fceumm.screen[1:])
+        """But for the first rows: there sprites that leave the screen are cut in other ways."""
+        return np.array_equal(self.nes_py.screen[5:], self.fceumm.screen[5:])
 
     def _write(self, values: dict[int, int]) -> None:
         for address, value in values.items():
@@ -190,10 +190,10 @@ def test_the_game_is_the_same(name):
     """Frame by frame, through scenes that pass within a step, deaths, and pipes."""
     scene = SCENES[name]
     pair = Pair(scene.stage)
-    for _ in pair.frames(scene.actions, writes=scene.writes):
+    for number in pair.frames(scene.actions, writes=scene.writes):
         theirs, ours = map(facts, pair.both)
         assert theirs == ours
-    assert pair.shows_the_same
+        assert number % 10 or pair.shows_the_same
     assert {name: ours[name] for name in scene.end} == scene.end
 
 
