@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -205,3 +206,26 @@ def test_now_and_then_nes_py_reads_the_buttons_at_once():
     equal = [facts(pair.nes_py) == facts(pair.fceumm) for _ in frames]
     # The jump (1 to 4) that begins with frame 153 was seen in that frame, not in the next one.
     assert equal.index(False) == 153 and not any(equal[153:])
+
+
+class Alarm(Exception):
+    """Raised by a signal, as Ctrl-C is."""
+
+
+def test_no_signal_is_lost_while_a_frame_is_emulated():
+    """Most come in the core. What its callbacks raise would be printed and forgotten."""
+
+    def ring(*_):
+        raise Alarm
+
+    emulator = EMULATORS.get("fceumm")("1-1", None)
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        for number in range(100):
+            emulator.reset()
+            with pytest.raises(Alarm):
+                signal.setitimer(signal.ITIMER_REAL, 0.001 + number * 1e-5)
+                for _ in range(100):
+                    emulator.step(NOOP)
+    finally:
+        signal.signal(signal.SIGALRM, before)

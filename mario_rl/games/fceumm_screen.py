@@ -7,6 +7,9 @@ Here the core asks us instead. The names below are those of libretro.h.
 """
 
 import ctypes
+import operator
+import struct
+from functools import partial
 
 import cv2
 import numpy as np
@@ -31,6 +34,9 @@ _VideoRefresh = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_size_t
 )
 
+# What the core passes with every picture: address, width, height, bytes of a row
+_PICTURE = struct.Struct("=QIIQ")
+
 
 class FceummScreen:
     """See the module."""
@@ -45,18 +51,22 @@ class FceummScreen:
             RuntimeError: if it does not show the whole picture.
         """
         self._has_new_options = True
-        self._source = 0, 0, 0, 0
-        # The core would crash if these were freed.
+        self._newest = bytearray(_PICTURE.size)  # where the core keeps the picture
+        self._known = b""
+        # No Python code runs while a frame is emulated: what it raises would be lost, and a Ctrl-C
+        # that comes then is raised in it. The core would crash if the callbacks were freed.
+        self._video_refresh = _VideoRefresh(partial(_PICTURE.pack_into, self._newest, 0))
         self._environment = _Environment(self._answer)
-        self._video_refresh = _VideoRefresh(self._take)
+        self._no_answer = _Environment(operator.is_)  # a question and an address: False
         # It is loaded already: this is the same one.
         library = ctypes.CDLL(stable_retro.get_core_path("Nes"))
         library.retro_set_environment(self._environment)
         library.retro_set_video_refresh(self._video_refresh)
         core.step()
+        library.retro_set_environment(self._no_answer)
         height, width = _SHAPE
-        if self._source[1:] != (width, height, 2 * width):
-            raise RuntimeError(f"this version of FCEUmm has another picture: {self._source[1:]}")
+        if (shown := _PICTURE.unpack(self._newest)[1:]) != (width, height, 2 * width):
+            raise RuntimeError(f"this version of FCEUmm has another picture: {shown}")
 
     def _answer(self, question: int, data: int) -> bool:
         """Called by the core. Returns whether the answer is in `data`."""
@@ -70,16 +80,14 @@ class FceummScreen:
             return variable.value is not None
         return False
 
-    def _take(self, data: int, width: int, height: int, pitch: int) -> None:
-        """Called by the core with every picture; `pitch` is the number of bytes of a row."""
-        if self._source != (data, width, height, pitch):  # at first, and hardly ever after
-            self._source = data, width, height, pitch
-            pixels = (ctypes.c_uint8 * (2 * width * height)).from_address(data)
-            self._bytes = np.ctypeslib.as_array(pixels).reshape(height, width, 2)
-
     def picture(self) -> np.ndarray:
         """A copy of the picture of the frame that was emulated last: the code of each colour, uint8
         [240, 256], as `code_of` gives it."""
+        if self._newest != self._known:  # at first, and hardly ever after
+            self._known = bytes(self._newest)
+            address, width, height, _ = _PICTURE.unpack(self._known)
+            pixels = (ctypes.c_uint8 * (2 * width * height)).from_address(address)
+            self._bytes = np.ctypeslib.as_array(pixels).reshape(height, width, 2)
         # The higher byte of a RGB565 pixel tells the 64 colours apart.
         return cv2.extractChannel(self._bytes, 1)
 

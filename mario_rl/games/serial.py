@@ -62,7 +62,7 @@ class SerialGames:
         self, positions: Sequence[Position], states: Sequence[bytes] | None = None
     ) -> np.ndarray:
         for i, game in enumerate(self._games):
-            self._frames[i] = bring(game, positions[i], states[i] if states else None)
+            self._frames[i] = bring(game, positions[i], None if states is None else states[i])
         self.positions = list(positions)
         return self._frames.copy()
 

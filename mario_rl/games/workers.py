@@ -164,7 +164,7 @@ class WorkerGames:
         self.num_envs = num_envs
         self.positions = [Position(0, []) for _ in range(num_envs)]
         self._report = report
-        self._states = np.zeros((num_envs, 0), dtype=np.uint8)  # after the last step
+        self._states: list[bytes] | None = None  # after the last step
         self._workers: list[_Worker] = []
         num_workers = _num_workers(num_envs)
         try:
@@ -203,11 +203,15 @@ class WorkerGames:
         arrays = self._arrays
         advance(self.positions, arrays.commands, arrays.noop_frames, arrays.records)
         # Copies: a worker that is killed may leave half of the next state.
-        self._states = arrays.states[:, : arrays.state_bytes.max()].copy()
+        if arrays.state_bytes.all():
+            sizes = arrays.state_bytes.tolist()
+            self._states = [
+                state[:size].tobytes() for state, size in zip(arrays.states, sizes, strict=True)
+            ]
         return arrays.frames.copy(), arrays.records.copy()
 
     def states(self) -> list[bytes] | None:
-        return None if self._states.size == 0 else [state.tobytes() for state in self._states]
+        return self._states
 
     def _places(self, part: slice) -> list[tuple[Position, bytes | None]]:
         positions, states = self.positions[part], self.states()
@@ -219,7 +223,7 @@ class WorkerGames:
         self, positions: Sequence[Position], states: Sequence[bytes] | None = None
     ) -> np.ndarray:
         self.positions = list(positions)
-        self._states = np.array([np.frombuffer(state, np.uint8) for state in states or []])
+        self._states = None if states is None else list(states)
         for worker in self._workers:
             worker.begin(self._places(worker.part))
         for i, worker in enumerate(self._workers):

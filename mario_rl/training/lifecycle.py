@@ -264,6 +264,8 @@ def _with_model(paths: RunPaths, progress: Progress) -> tuple[Progress, SavedMod
 
 
 def _resumed_config(config: Config, given: dict[str, Any]) -> Config:
+    if given.get("emulator") == "auto":  # it was decided when the run was created
+        given = {**given, "emulator": config.env.emulator}
     changed, before = config.replaced(given), config.flat()
     for name in given.keys() - set(bound("machine")):
         if given[name] != before[name]:
