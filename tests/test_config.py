@@ -18,6 +18,7 @@ from mario_rl.cli import Parser, add_config_flags, given_settings, run_script
 from mario_rl.config import Config, LearnerConfig, bound, settings
 from mario_rl.errors import UserError
 from mario_rl.settings import Binding, choices_of, contains, flag_of, setting, value_type
+from mario_rl.training.lifecycle import _resumed_config
 
 ROOT = Path(__file__).resolve().parents[1]
 ITEMS = {item.name: item for _, item in settings()}
@@ -453,3 +454,12 @@ def test_weights_depend_on_what_the_network_sees_and_means():
         "stage", "reward", "death_penalty", "gamma", "num_envs", "replay_capacity"
     }  # fmt: skip
     assert "seed" not in bound("machine") and "max_steps" in bound("machine")
+
+
+def test_the_automatic_emulator_of_a_run_that_exists_is_its_own():
+    """A new run, too: its first checkpoint is written before its training begins."""
+    for name in ("fceumm", "nes-py"):
+        config = Config().replaced({"emulator": name})
+        assert _resumed_config(config, {"emulator": "auto"}) == config
+    with pytest.raises(UserError, match="--emulator fceumm: the run was started with nes-py"):
+        _resumed_config(config, {"emulator": "fceumm"})

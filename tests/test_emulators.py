@@ -15,6 +15,8 @@ import pytest
 from colour_cartridge import FRAMES, cartridge, colours
 
 from mario_rl.config import FULL_GAME, EnvConfig
+from mario_rl.errors import UserError
+from mario_rl.games import fceumm
 from mario_rl.games.actions import button_bytes
 from mario_rl.games.emulator import Emulator
 from mario_rl.games.interface import FRAME_SKIP
@@ -229,3 +231,10 @@ def test_no_signal_is_lost_while_a_frame_is_emulated():
                     emulator.step(NOOP)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_stable_retro_that_does_not_load_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "stable_retro", None)
+    monkeypatch.setattr(fceumm, "_console", None)
+    with pytest.raises(UserError, match="FCEUmm cannot be started: .*--emulator nes-py"):
+        fceumm.Fceumm("1-1")

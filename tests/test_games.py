@@ -190,10 +190,17 @@ def test_states_go_on_alike_in_another_process_and_other_bytes_are_refused():
         assert same((theirs, records), ours)
         actions = np.where(records["terminated"] | records["truncated"], RETRY, 3)
     assert games.states() == other.states()
-    for wrong in (b"", states[0][:-1], states[0] + b"x", b"\xff" * len(states[0])):
+    good, workers = states[0], WorkerGames(CONFIG, NUM_ENVS, pytest.fail, NUM_RETRYING)
+    of_another_core = good.replace(b"FCS", b"fcs")
+    greatest = b"\xff\xff\xff\x7f" + good[4:]
+    wrongs = (b"", good[:-1], good + b"x", b"\xff" * len(good), of_another_core, greatest)
+    for wrong in wrongs:
         with pytest.raises(UserError, match="the checkpoint cannot be restored"):
             other.restore(games.positions, [wrong] * NUM_ENVS)
-    for one in (games, other):
+    # Of different lengths
+    with pytest.raises(UserError, match="the checkpoint cannot be restored"):
+        workers.restore(games.positions, [good[:-1], *states[1:]])
+    for one in (games, other, workers):
         one.close()
 
 

@@ -21,10 +21,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import stable_retro
 
 from mario_rl.config import FULL_GAME
-from mario_rl.errors import UserError
+from mario_rl.errors import UserError, first_line
 from mario_rl.games.emulator import Brightness
 from mario_rl.games.fceumm_screen import FceummScreen, code_of
 from mario_rl.games.interface import SCREEN_SHAPE
@@ -81,12 +80,13 @@ class _Console:
     """The console of this process."""
 
     def __init__(self) -> None:
-        try:
-            self.core = stable_retro.RetroEmulator(str(rom_path()))
-        except RuntimeError as error:
-            raise UserError(
-                f"FCEUmm cannot be started: {error}; --emulator nes-py does without"
-            ) from None
+        """
+        Raises:
+            ImportError, RuntimeError, ValueError: if this stable-retro does not work here.
+        """
+        import stable_retro
+
+        self.core = stable_retro.RetroEmulator(str(rom_path()))
         state = bytearray(self.core.get_state())
         self.memory_at = state.index(_MEMORY_CHUNK) + len(_MEMORY_CHUNK)
         self.noise_at = state.index(_NOISE_CHUNK) + len(_NOISE_CHUNK)
@@ -96,7 +96,7 @@ class _Console:
         unused_at = state.index(_UNUSED_CHUNK) + len(_UNUSED_CHUNK)
         state[unused_at : unused_at + 8192] = bytes(8192)
         self.power_on = bytes(state)
-        self.screen = FceummScreen(self.core)
+        self.screen = FceummScreen(self.core, stable_retro.get_core_path("Nes"))
         self.lock = threading.RLock()  # of the player, for games in several threads
         self.player: Fceumm | None = None  # whose game is in the console
         self.starts: dict[str, _Moment] = {}  # of the stages that were played
@@ -133,12 +133,16 @@ class Fceumm:
         """As `emulator.Emulator` says.
 
         Raises:
-            UserError: if this process has a console of stable-retro already.
+            UserError: if stable-retro does not work here, or this process has a console of it.
         """
         global _console
         with _making_console:
-            if _console is None:
-                _console = _Console()
+            try:
+                _console = _console or _Console()
+            except (ImportError, RuntimeError, ValueError) as error:
+                raise UserError(
+                    f"FCEUmm cannot be started: {first_line(error)}; --emulator nes-py does without"
+                ) from None
         self._console = _console
         self._target = None if stage == FULL_GAME else tuple(map(int, stage.split("-")))
         self._on_frame: Callable[[np.ndarray], None] | None = None
@@ -217,7 +221,11 @@ class Fceumm:
             raise ValueError(f"{len(state)} bytes are not a state of this version of FCEUmm")
         is_over, held_back, saved_held_back = state[:3]
         with self._console.lock:
-            self._put_in(state[3 : 3 + size])
+            for one in (state[3 + size :], state[3 : 3 + size]):
+                self._put_in(one)
+                # The core passes over what it does not understand, and says nothing.
+                if self._silent(self._console.core.get_state()) != self._silent(one):
+                    raise ValueError("it holds a state that FCEUmm does not take over")
             self._held_back, self._picture = held_back, _BLACK
             self._saved = _Moment(state[3 + size :], saved_held_back, _BLACK)
             self.is_over = bool(is_over)

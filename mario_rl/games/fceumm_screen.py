@@ -10,10 +10,13 @@ import ctypes
 import operator
 import struct
 from functools import partial
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import stable_retro
+
+if TYPE_CHECKING:
+    import stable_retro
 
 _SHAPE = 240, 256
 
@@ -41,11 +44,12 @@ _PICTURE = struct.Struct("=QIIQ")
 class FceummScreen:
     """See the module."""
 
-    def __init__(self, core: stable_retro.RetroEmulator) -> None:
+    def __init__(self, core: "stable_retro.RetroEmulator", path: str) -> None:
         """Set the options. That takes a frame: load a state before you go on.
 
         Args:
             core: the only core of this process, with a game in it.
+            path: of its library.
 
         Raises:
             RuntimeError: if it does not show the whole picture.
@@ -59,7 +63,7 @@ class FceummScreen:
         self._environment = _Environment(self._answer)
         self._no_answer = _Environment(operator.is_)  # a question and an address: False
         # It is loaded already: this is the same one.
-        library = ctypes.CDLL(stable_retro.get_core_path("Nes"))
+        library = ctypes.CDLL(path)
         library.retro_set_environment(self._environment)
         library.retro_set_video_refresh(self._video_refresh)
         core.step()

@@ -33,6 +33,8 @@ _STATE = np.dtype(
     ]
 )
 
+_MAX_NUMBER = 10**9  # in a state; they are counted on, as 32 bits
+
 SAVE_PERIOD_PX = 160  # ten blocks: hardly ever more than one obstacle
 
 
@@ -174,10 +176,14 @@ class MarioGame:
             raise ValueError(f"{len(state)} bytes are not the state of a game")
         head = np.frombuffer(state, dtype=_STATE, count=1)[0]
         self._emulator.load(state[_STATE.itemsize :])
+        names = ("status", "lives", "steps_without_progress", "next_save_x")
+        numbers = np.hstack([head[name] for name in names])
+        if numbers.min() < 0 or numbers.max() > _MAX_NUMBER:
+            raise ValueError(f"no game has the numbers {numbers.tolist()}")
         status = Status(*head["status"].tolist())
+        if status.outcome >= len(OUTCOMES):
+            raise ValueError(f"there is no outcome {status.outcome}")
         self._status = status._replace(saved=bool(status.saved))
-        if not 0 <= self._status.outcome < len(OUTCOMES):
-            raise ValueError(f"there is no outcome {self._status.outcome}")
         self._lives = int(head["lives"])
         self._steps_without_progress = int(head["steps_without_progress"])
         self._next_save_x = int(head["next_save_x"])

@@ -250,5 +250,6 @@ def _fine_tuning_config(model: SavedModel, changes: dict[str, Any]) -> Config:
         "importance_exponent": importance_exponent(model.config.replay, env_steps),
         "learning_rate": learning_rate(learner, env_steps),
         "lr_decay": 0,
+        "threads": 0,  # measured again: this may be another machine
     }
     return model.config.replaced({**fine_tuning, **changes})
