@@ -236,5 +236,5 @@ def test_no_signal_is_lost_while_a_frame_is_emulated():
 def test_a_stable_retro_that_does_not_load_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "stable_retro", None)
     monkeypatch.setattr(fceumm, "_console", None)
-    with pytest.raises(UserError, match="FCEUmm cannot be started: .*--emulator nes-py"):
+    with pytest.raises(UserError, match=r"FCEUmm cannot be started: .*--emulator nes-py"):
         fceumm.Fceumm("1-1")

@@ -233,6 +233,7 @@ class Fceumm:
     def close(self) -> None:
         with self._console.lock:
             if self._console.player is self:
+                self._codes  # noqa: B018 - as below
                 self._console.player = None
 
     def _moment(self) -> _Moment:

@@ -122,7 +122,8 @@ def create_iteration(
     run is there, under whatever name, with the replay in it.
 
     It takes over the model's settings, with these exceptions: epsilon starts low; the learning rate
-    and the importance exponent continue from the values they had reached; `changes` override all.
+    and the importance exponent continue from the values they had reached; the threads are measured
+    again, as this may be another machine; `changes` override all.
     On the same stage the average of the weights continues, too; otherwise the first update would
     replace the model. On another stage the average starts again.
 
@@ -250,6 +251,6 @@ def _fine_tuning_config(model: SavedModel, changes: dict[str, Any]) -> Config:
         "importance_exponent": importance_exponent(model.config.replay, env_steps),
         "learning_rate": learning_rate(learner, env_steps),
         "lr_decay": 0,
-        "threads": 0,  # measured again: this may be another machine
+        "threads": 0,
     }
     return model.config.replaced({**fine_tuning, **changes})
