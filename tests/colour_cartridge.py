@@ -100,7 +100,7 @@ def _fceumm() -> list[list[int]]:
         core = stable_retro.RetroEmulator(str(path))
     state = core.get_state()
     memory_at = state.index(fceumm._MEMORY_CHUNK) + len(fceumm._MEMORY_CHUNK)
-    screen = FceummScreen(core)
+    screen = FceummScreen(core, stable_retro.get_core_path("Nes"))
     table = np.zeros((256, 3), dtype=np.uint8)
     for number, colour in enumerate(fceumm._COLOURS):
         table[code_of(number)] = list(bytes.fromhex(colour))
