@@ -87,11 +87,12 @@ def test_a_run_its_files_and_its_descendants_have_its_id(run):
     assert [parent.run_id for parent in next(lineages(heir)).parents] == ids[:1]
 
 
-def test_a_descendant_measures_its_threads_on_its_own_machine(run):
+def test_a_descendant_measures_its_threads_on_its_own_machine(run, monkeypatch):
+    monkeypatch.setattr("mario_rl.training.lifecycle.fastest_threads", lambda *parts: 3)
     model = SavedModel.load(run.model)
     replace(model, config=model.config.replaced({"threads": 64})).save(run.model)
     heir, _ = continue_from(run.model, run.output_dir)
-    assert CheckpointStore(heir.checkpoints).load(RunState.from_file).state.config.run.threads == 0
+    assert CheckpointStore(heir.checkpoints).load(RunState.from_file).state.config.run.threads == 3
 
 
 def test_the_replay_is_that_of_the_models_run_whatever_has_its_name(run):

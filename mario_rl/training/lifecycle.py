@@ -59,8 +59,8 @@ def create_run(
     lineage: Lineage,
     inherited: Checkpoint[RunState] | None = None,
 ) -> None:
-    """Write a run's first checkpoint, its config.json and its run.json; give it an id and decide
-    its emulator.
+    """Write a run's first checkpoint, its config.json and its run.json; give it an id, and decide
+    its emulator and its number of threads.
 
     Hold `paths.lock()`, so that no other process creates a run of that name.
 
@@ -71,7 +71,7 @@ def create_run(
         UserError: if there is a run of that name.
     """
     paths.require_new()
-    config = config.replaced({"emulator": resolved(config.env.emulator)})
+    config = _with_threads(config.replaced({"emulator": resolved(config.env.emulator)}))
     check_machine(paths, config, learner.online_net)
     replay, frames, rows = None, [], range(0)
     if inherited is not None:
@@ -169,9 +169,7 @@ def _open(
     checkpoint.state.require_room()
     config = _resumed_config(checkpoint.state.config, given)
     machine = _prepare_machine(config, say)
-    if not config.run.threads:
-        spare = build_learner(config, machine.device, machine.trunk_dtype)
-        config = config.replaced({"threads": fastest_threads(config, spare)})
+    config = _with_threads(config)  # a run from before they were measured has none
     torch.set_num_threads(config.run.threads)
     check_machine(paths, config, checkpoint.state.learner.online_net)
     describe_run(paths, config, checkpoint.state.lineage)
@@ -201,6 +199,15 @@ def _open(
     evaluate_first = state.lineage.iteration > 1 and evaluator.best is None
     session = Session(paths, trainer, evaluator, saver, display, signals, evaluate_first)
     return stack.enter_context(closing(session))
+
+
+def _with_threads(config: Config) -> Config:
+    """The config with a number of threads, measured if it has none."""
+    if config.run.threads:
+        return config
+    device = choose_device(config.run.device)
+    spare = build_learner(config, device, trunk_dtype(config.run.precision, device))
+    return config.replaced({"threads": fastest_threads(config, spare)})
 
 
 def _prepare_machine(config: Config, say: Callable[[str], None]) -> _Machine:
