@@ -21,7 +21,6 @@ from mario_rl.games.actions import button_bytes
 from mario_rl.games.fceumm import mask, rom_path
 from mario_rl.games.interface import FRAME_SKIP, RESET
 from mario_rl.games.mario_game import MarioGame
-from mario_rl.games.workers import WorkerGames
 
 CONFIG = EnvConfig(stage="1-1", emulator="fceumm")
 NUM_GAMES = 8
@@ -88,6 +87,8 @@ def _bare(turns: Turns) -> None:
 
 
 def _restore(turns: Turns) -> None:
+    from mario_rl.games.workers import WorkerGames
+
     games = WorkerGames(CONFIG, NUM_GAMES, print)
     commands, noops = np.full(NUM_GAMES, RESET), np.zeros(NUM_GAMES, dtype=np.int64)
     for _ in range(RESTORE_AT):
