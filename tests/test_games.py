@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def two_workers(monkeypatch):
     """One of them plays more than one game, however many cores there are."""
-    monkeypatch.setattr(workers_module, "_WORKERS_PER_CORE", 1)
+    monkeypatch.setattr(workers_module, "_WORKERS_PER_CORE", {})
     monkeypatch.setattr(workers_module, "available_cores", lambda: 2)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from mario_rl.config import FRAME_SHAPE, EnvConfig
 from mario_rl.errors import UserError, WorkerDied
+from mario_rl.games.emulator import resolved
 from mario_rl.games.interface import IDLE, RECORD_DTYPE, Position, advance, bring, execute
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.machine import available_cores
@@ -33,9 +34,9 @@ from mario_rl.machine import available_cores
 # next step waits for a late game.
 _NICENESS = 10
 
-# More than one, because decisions do not all take equally long: a core whose games are done then
-# runs a worker of another core.
-_WORKERS_PER_CORE = 4
+# Of nes-py more than one, because decisions do not all take equally long: a core whose games are
+# done then runs a worker of another core. On FCEUmm a change of process would cost more than that.
+_WORKERS_PER_CORE = {"nes-py": 4, "fceumm": 1}
 
 # When that many new workers in a row die before they finish one command, it is no accident.
 _MAX_REPLACEMENTS = 5
@@ -138,13 +139,14 @@ class _Worker:
         self.process.kill()
 
 
-def required_descriptors(num_envs: int) -> int:
+def required_descriptors(config: EnvConfig, num_envs: int) -> int:
     """How many files `WorkerGames` opens at most."""
-    return 2 * _num_workers(num_envs) + 8
+    return 2 * _num_workers(config, num_envs) + 8
 
 
-def _num_workers(num_envs: int) -> int:
-    return min(num_envs, _WORKERS_PER_CORE * available_cores())
+def _num_workers(config: EnvConfig, num_envs: int) -> int:
+    per_core = _WORKERS_PER_CORE.get(resolved(config.emulator), 1)
+    return min(num_envs, per_core * available_cores())
 
 
 class WorkerGames:
@@ -166,7 +168,7 @@ class WorkerGames:
         self._report = report
         self._states: list[bytes] | None = None  # after the last step
         self._workers: list[_Worker] = []
-        num_workers = _num_workers(num_envs)
+        num_workers = _num_workers(config, num_envs)
         try:
             shared = _Shared(context, num_envs)
             self._arrays = shared.arrays()

@@ -37,7 +37,7 @@ def check_machine(paths: RunPaths, config: Config, weights: Weights) -> None:
     resolved(config.env.emulator)  # a run that is resumed may have come from another machine
     if config.run.games == "workers":
         # Twice: for the games of the training, and of the evaluations.
-        allow_open_files(2 * required_descriptors(config.exploration.num_envs))
+        allow_open_files(2 * required_descriptors(config.env, config.exploration.num_envs))
 
 
 def _check_folder(folder: Path) -> None:
