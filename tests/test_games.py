@@ -431,7 +431,7 @@ def main():
         signal.signal(number, lambda number, _: received.add(number))
     workers.available_cores = lambda: 1
     print("begins", flush=True)
-    games = workers.WorkerGames(EnvConfig(stage="1-1"), 3, print)
+    games = workers.WorkerGames(EnvConfig(stage="1-1", emulator="nes-py"), 3, print)
     print(*games.pids(), flush=True)
     input()  # signals all the while
     games.restore(games.positions)
