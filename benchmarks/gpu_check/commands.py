@@ -70,8 +70,8 @@ def commands(check: Check) -> Iterator[Outcome]:
     first = batch_size + 22
     ends = [str(first + batch_size // 4 * i) for i in (1, 2, 3)]  # each six updates further
     small = (
-        "--stage 1-1 --games serial --num-envs 2 --replay-capacity 1000 --eval-episodes 1 "
-        f"--stall-steps 20 --batch-size {batch_size} --learning-starts {first}"
+        "--stage 1-1 --games serial --threads 1 --num-envs 2 --replay-capacity 1000 "
+        f"--eval-episodes 1 --stall-steps 20 --batch-size {batch_size} --learning-starts {first}"
     ).split()
     to_first_end = ("--max-steps", ends[0])
     with ExitStack() as stack:
