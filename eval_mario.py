@@ -7,16 +7,19 @@ from pathlib import Path
 
 from mario_rl.agent.shipped import model_file
 from mario_rl.cli import Parser, ending_at_ctrl_c, number, run_script
-from mario_rl.config import EVALUATION_EPSILON, FULL_GAME, MAX_NOOP_FRAMES, STAGES
+from mario_rl.config import (
+    EVALUATION_EMULATOR,
+    EVALUATION_EPSILON,
+    FULL_GAME,
+    MAX_NOOP_FRAMES,
+    STAGES,
+)
 from mario_rl.console import note, say, tell
 from mario_rl.registry import EMULATORS
 
 # The protocol by which models are judged, and one undisturbed game for the eye.
 MEASURE = {"episodes": 20, "epsilon": EVALUATION_EPSILON, "noops": MAX_NOOP_FRAMES}
 WATCH = {"episodes": 1, "epsilon": 0.0, "noops": 0}
-
-
-JUDGE = "nes-py"
 
 
 def main() -> None:
@@ -36,8 +39,8 @@ def main() -> None:
     add(
         "--emulator",
         choices=EMULATORS.names(),
-        default=JUDGE,
-        help=f"the emulator that plays (default: {JUDGE}, that of gym-super-mario-bros)",
+        default=EVALUATION_EMULATOR,
+        help="the emulator that plays (default: %(default)s, that of gym-super-mario-bros)",
     )
     for flag, kind, interval, text in (
         ("episodes", int, "[1, 100000]", "games to play"),

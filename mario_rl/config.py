@@ -30,6 +30,7 @@ STACK = 4
 
 # The protocol by which policies are judged
 EVALUATION_EPSILON = 0.01
+EVALUATION_EMULATOR = "nes-py"  # that of gym-super-mario-bros
 MAX_NOOP_FRAMES = 30
 
 

@@ -10,9 +10,12 @@ from typing import Protocol
 
 import numpy as np
 
+from mario_rl.config import FULL_GAME
 from mario_rl.errors import UserError
 from mario_rl.games.memory import Memory
 from mario_rl.registry import EMULATORS
+
+BACKDROP = 4, 128  # row and column of a pixel above the status bar
 
 # Works on every Python. Its game is the same as that of 1.0.0, frame by frame.
 INSTALL_FCEUMM = "pip install --no-deps stable-retro==1.0.1"
@@ -79,6 +82,21 @@ class Emulator(Protocol):
 
     def close(self) -> None:
         """Free the emulator. Closing twice is allowed."""
+
+
+def target_of(stage: str) -> tuple[int, ...] | None:
+    """World and stage; None for the full game."""
+    return None if stage == FULL_GAME else tuple(map(int, stage.split("-")))
+
+
+def require_play(is_over: bool) -> None:
+    """Refuse a frame after the end of a game.
+
+    Raises:
+        UserError: if play has ended.
+    """
+    if is_over:
+        raise UserError("a game cannot go on after its end: the checkpoint contradicts itself")
 
 
 def resolved(name: str) -> str:

@@ -22,9 +22,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mario_rl.config import FULL_GAME
 from mario_rl.errors import UserError, first_line
-from mario_rl.games.emulator import Brightness
+from mario_rl.games.emulator import BACKDROP, Brightness, require_play, target_of
 from mario_rl.games.fceumm_screen import FceummScreen, code_of
 from mario_rl.games.interface import SCREEN_SHAPE
 from mario_rl.games.memory import Memory
@@ -42,7 +41,6 @@ _COLOURS = """
 """.split()
 
 _BLACK = np.full(SCREEN_SHAPE[:2], code_of(0x0F), dtype=np.uint8)
-_BACKDROP = 4, 128  # row and column of a pixel above the status bar
 
 MEMORY_BYTES = 2048
 _MEMORY_CHUNK = b"RAM\0" + MEMORY_BYTES.to_bytes(4, "little")  # in a state, before the memory
@@ -144,7 +142,7 @@ class Fceumm:
                     f"FCEUmm cannot be started: {first_line(error)}; --emulator nes-py does without"
                 ) from None
         self._console = _console
-        self._target = None if stage == FULL_GAME else tuple(map(int, stage.split("-")))
+        self._target = target_of(stage)
         self._on_frame: Callable[[np.ndarray], None] | None = None
         self._picture: np.ndarray | None = None  # None: not fetched yet
         self._held_back = 0
@@ -166,7 +164,7 @@ class Fceumm:
 
     def brightness(self, of: Brightness) -> np.ndarray:
         # That of each colour is computed once.
-        key = of, int(self._codes[_BACKDROP])
+        key = of, int(self._codes[BACKDROP])
         table = self._console.brightness.get(key)
         if table is None:
             colours = self._console.colours
@@ -186,8 +184,7 @@ class Fceumm:
         self.restore()
 
     def step(self, buttons: int) -> None:
-        if self.is_over:
-            raise UserError("a game cannot go on after its end: the checkpoint contradicts itself")
+        require_play(self.is_over)
         with self._console.lock:
             self._take_turn()
             self._advance(buttons)

@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mario_rl.config import FULL_GAME
-from mario_rl.errors import UserError
-from mario_rl.games.emulator import Brightness
+from mario_rl.games.emulator import BACKDROP, Brightness, require_play, target_of
 from mario_rl.games.memory import Memory
 
 CLASSIC = importlib.metadata.version("nes-py").startswith("8.")
@@ -42,8 +40,6 @@ from gym_super_mario_bros.smb_env import SuperMarioBrosEnv  # noqa: E402
 if not CLASSIC:
     registry.update(_registered)
 
-_BACKDROP = 4, 128  # row and column of a pixel above the status bar
-
 # Frames after a restored state; by then the game has read all buttons of the controllers.
 _RELEASE_FRAMES = 4
 
@@ -53,7 +49,7 @@ class NesPy:
 
     def __init__(self, stage: str, on_frame: Callable[[np.ndarray], None] | None = None) -> None:
         """As `emulator.Emulator` says."""
-        target = None if stage == FULL_GAME else tuple(map(int, stage.split("-")))
+        target = target_of(stage)
         self._stock_env = _StockEnv(target)
         self._has_start = True  # whether the saved state is that of the start
         self.screen: np.ndarray = self._stock_env.screen
@@ -64,7 +60,7 @@ class NesPy:
             self._stock_env.on_frame = lambda: on_frame(self.screen)
 
     def brightness(self, of: Brightness) -> np.ndarray:
-        return of(self._bgrx, self._bgrx[_BACKDROP])
+        return of(self._bgrx, self._bgrx[BACKDROP])
 
     @property
     def is_over(self) -> bool:
@@ -77,8 +73,7 @@ class NesPy:
         self._stock_env.reset()
 
     def step(self, buttons: int) -> None:
-        if self.is_over:
-            raise UserError("a game cannot go on after its end: the checkpoint contradicts itself")
+        require_play(self.is_over)
         self._stock_env.step(buttons)
 
     def save(self) -> None:

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from mario_rl.agent.saved_model import SavedModel
-from mario_rl.config import EVALUATION_EPSILON, MAX_NOOP_FRAMES, Config, RunConfig
+from mario_rl.config import (
+    EVALUATION_EMULATOR,
+    EVALUATION_EPSILON,
+    MAX_NOOP_FRAMES,
+    Config,
+    RunConfig,
+)
 from mario_rl.console import warn
 from mario_rl.device import leave_cores_to_the_games
 from mario_rl.errors import UserError
@@ -35,7 +41,7 @@ class Request:
     model_path: Path
     output_dir: Path = Path(".")
     stage: str | None = None  # None: the one that the model was trained on
-    emulator: str = "nes-py"
+    emulator: str = EVALUATION_EMULATOR
     episodes: int = 20
     epsilon: float = EVALUATION_EPSILON
     noops: int = MAX_NOOP_FRAMES  # at most this many frames

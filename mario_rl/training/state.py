@@ -12,18 +12,18 @@ from mario_rl.agent.learner import LearnerState, check_learner
 from mario_rl.agent.saved_model import Lineage, SavedModel
 from mario_rl.config import Config
 from mario_rl.errors import UserError, first_line
-from mario_rl.fields import Array, Count, Matching
+from mario_rl.fields import Count, Matching
 from mario_rl.games.actions import action_names
 from mario_rl.replay.prioritized import ReplayState
 from mario_rl.storage.lineage import MAX_PARENTS
 from mario_rl.storage.plain import from_plain
 from mario_rl.storage.records import TABLES
 from mario_rl.training.evaluator import EvaluatorState
+from mario_rl.training.rollout import Bytes
 from mario_rl.training.trainer import TrainerState
 
 _NAMES = "|".join(table.name for table in TABLES)
 RecordName = Annotated[str, Matching(rf"({_NAMES})(\.csv)?", "the name of a file of records")]
-Bytes = Annotated[np.ndarray, Array("uint8", "any")]
 
 _MAX_BEFORE_TRAINING = 10**12  # of any counter; a thousandth of what files may hold
 _MAX_HOURS_BEFORE_TRAINING = 10**6
