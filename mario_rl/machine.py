@@ -1,6 +1,7 @@
 """The machine and the software that a run is made with, and how much memory is left."""
 
 import contextlib
+import ctypes
 import importlib.metadata
 import math
 import os
@@ -17,6 +18,8 @@ from mario_rl.errors import UserError
 
 # What a process opens now and then, besides what it knows of: libraries, files being written.
 _OTHER_FILES = 40
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 def available_memory_bytes() -> int:
@@ -60,6 +63,17 @@ def allow_open_files(more: int) -> None:
             "(ulimit -n), or lower --num-envs"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next allocation. An update allocates and frees
+    tensors of megabytes all the time, and pages fresh from the system cost a tenth of it
+    (docs/performance.md). Does nothing where the C library is not glibc."""
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 256 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+        mallopt(_M_ARENA_MAX, 1)  # heaps of other threads are given back all the same
 
 
 def available_cores() -> int:

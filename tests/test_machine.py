@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -217,3 +218,33 @@ def test_a_sandbox_that_hides_the_affinity(monkeypatch):
 def test_bfloat16_is_for_processors_that_are_faster_in_it(monkeypatch, cpuinfo, fast):
     monkeypatch.setattr(machine, "_cpuinfo", lambda key: cpuinfo.get(key, ""))
     assert machine.cpu_has_fast_bfloat16() is fast
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to")
+def test_freed_memory_is_kept():
+    """Also by a thread, as the learner is one."""
+    code = """
+import resource, sys, threading
+import numpy as np
+from mario_rl.machine import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def work():
+    for i in range(30):
+        if i == 10:
+            counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        arrays = [np.ones(size << 20, dtype=np.uint8) for size in (3, 29, 14)]
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+counts = []
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+print(counts[1] - counts[0])
+"""
+    kept, given_back = (
+        int(subprocess.run(
+            [sys.executable, "-c", code, mode], capture_output=True, text=True, check=True
+        ).stdout)
+        for mode in ("keep", "no")
+    )  # fmt: skip
+    assert kept < 100 < given_back, "page faults"

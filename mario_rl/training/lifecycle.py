@@ -27,7 +27,7 @@ from mario_rl.device import (
 )
 from mario_rl.errors import DamagedFile, Diverged, RunInUse, UserError, reason
 from mario_rl.games.emulator import resolved
-from mario_rl.machine import available_memory_bytes
+from mario_rl.machine import available_memory_bytes, keep_freed_memory
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.settings import flag_of
 from mario_rl.storage.checkpoint import Checkpoint, CheckpointStore
@@ -109,6 +109,7 @@ def train(
     Raises:
         UserError: for every mistake that the user can correct.
     """
+    keep_freed_memory()
     if resume:
         if not CheckpointStore(paths.checkpoints).exists():
             paths.require_stats()
