@@ -29,7 +29,7 @@ from benchmarks.harness import (
 from mario_rl.agent.dqn import DQN
 from mario_rl.agent.learner import Update
 from mario_rl.agent.network import DuelingNetwork
-from mario_rl.config import FRAME_SHAPE, STACK, Config, LearnerConfig
+from mario_rl.config import STACK, Config, LearnerConfig
 from mario_rl.device import trunk_dtype
 from mario_rl.machine import cpu_has_fast_bfloat16
 from mario_rl.registry import LEARNERS
@@ -38,7 +38,7 @@ from mario_rl.training.assembly import build_learner
 
 BATCH_SIZE, NUM_ACTIONS = 256, 7
 # As large as `PlainNetwork`
-NATURE_CONFIG = Config().replaced({"network_width": 1.0, "num_quantiles": 1})
+NATURE_CONFIG = Config().replaced({"network_width": 1.0, "num_quantiles": 1, "frame_size": 84})
 UPDATES = scaled(6)  # of a round
 BAR = 2.0 if cpu_has_fast_bfloat16() else 1.2
 
@@ -124,10 +124,10 @@ def new_learner(name: str, config: Config = NATURE_CONFIG) -> Any:
     return build_learner(config, device, trunk_dtype(precision, device))
 
 
-def random_batch(size: int) -> Batch:
+def random_batch(size: int, frame_size: int = 84) -> Batch:
     """As it comes from the replay."""
     rng = np.random.default_rng(0)
-    pixels = rng.integers(256, size=(2, STACK, size, *FRAME_SHAPE), dtype=np.uint8)
+    pixels = rng.integers(256, size=(2, STACK, size, frame_size, frame_size), dtype=np.uint8)
     obs, next_obs = pixels.swapaxes(1, 2)
     return Batch(
         slots=np.arange(size),
@@ -198,7 +198,7 @@ def curves(path: Path) -> None:
             "learning_rate": 5e-4, "eps_decay": 1000,
             "importance_steps": 1000, "network_width": 1.0, "num_quantiles": 1,
             "n_step": 3, "reward_scale": 1.0,
-            "lr_decay": 0, "eps_ladder": 0.0, "hold_actions": False,
+            "lr_decay": 0, "eps_ladder": 0.0, "hold_actions": False, "frame_size": 84,
         }
     )  # fmt: skip
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
@@ -210,7 +210,12 @@ def curves(path: Path) -> None:
                 seeded = config.replaced({"seed": seed})
                 learner = new_learner(name, seeded)
                 recorder = Recorder(paths, {}, 0)
-                games = SerialGames.of([Corridor() for _ in range(config.exploration.num_envs)])
+                games = SerialGames.of(
+                    [
+                        Corridor(frame_shape=config.env.frame_shape)
+                        for _ in range(config.exploration.num_envs)
+                    ]
+                )
                 trainer = build_trainer(seeded, learner, games, recorder)
                 while trainer.env_steps < 2000:
                     trainer.step()

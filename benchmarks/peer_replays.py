@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.replay_memory import CAPACITY, EPISODE_STEPS, GAMMA, N_STEP, NUM_ENVS
-from mario_rl.config import FRAME_SHAPE, STACK
+from mario_rl.config import STACK
 
 Draw = Callable[[], None]
 
 BATCH_SIZE = 256
 PRIORITY_EXPONENT = 0.6
 IMPORTANCE_EXPONENT = 0.4
+FRAME_SHAPE = 84, 84  # of Mnih et al. 2015
 OBS_SHAPE = (STACK, *FRAME_SHAPE)
 NUM_ACTIONS = 7
 

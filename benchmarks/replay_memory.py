@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import ROUNDS, Contender, Result, Turns, main, result, scaled
-from mario_rl.config import FRAME_SHAPE, ReplayConfig
+from mario_rl.config import ReplayConfig
 from mario_rl.machine import resident_memory_bytes
 from mario_rl.replay.n_step import Transitions
 from mario_rl.replay.prioritized import PrioritizedReplay
@@ -18,6 +18,7 @@ NUM_ENVS = 8
 N_STEP = 3
 GAMMA = 0.9
 EPISODE_STEPS = 200
+FRAME_SHAPE = 84, 84
 
 
 def run() -> Result:
@@ -31,7 +32,7 @@ def run() -> Result:
 
 def filled_replay(rng: np.random.Generator) -> tuple[PrioritizedReplay, np.ndarray]:
     """A full replay of random frames and 3-step transitions, and the slots of those."""
-    replay = PrioritizedReplay(ReplayConfig(replay_capacity=CAPACITY), NUM_ENVS)
+    replay = PrioritizedReplay(ReplayConfig(replay_capacity=CAPACITY), NUM_ENVS, FRAME_SHAPE)
     slots = np.zeros((replay.ring.num_rows, NUM_ENVS), dtype=np.int64)
     for row in range(replay.ring.num_rows):
         frames = rng.integers(256, size=(NUM_ENVS, *FRAME_SHAPE), dtype=np.uint8)

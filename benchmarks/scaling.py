@@ -22,10 +22,12 @@ from benchmarks.harness import scaled
 from benchmarks.learner import new_learner, random_batch
 from benchmarks.training import CONFIG, new_trainer, train
 from mario_rl.agent.network import DuelingNetwork
-from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
+from mario_rl.config import STACK, ReplayConfig
 from mario_rl.games.workers import WorkerGames
 from mario_rl.machine import available_cores
 from mario_rl.replay.prioritized import PrioritizedReplay
+
+FRAME_SHAPE = CONFIG.env.frame_shape
 
 
 def median_ms(play: Callable[..., object], *arguments: Any, rounds: int = 5) -> float:
@@ -42,7 +44,7 @@ def envs_table() -> None:
     print("\n| envs | inference, ms | share of a core's emulation | env steps/s of the loop |")
     print("| --- | --- | --- | --- |")
     for num_envs in (4, 8, 16, 32):
-        network = DuelingNetwork(7)
+        network = DuelingNetwork(7, frame_size=FRAME_SHAPE[0])
         obs = np.zeros((STACK, num_envs, *FRAME_SHAPE), dtype=np.uint8).swapaxes(0, 1)
         inference = median_ms(network.q_values, obs, rounds=20)
         config = CONFIG.replaced({"num_envs": num_envs, "learning_starts": 1024})
@@ -87,7 +89,7 @@ def capacity_table() -> None:
     print("\n| capacity | sample of 256, ms | new priorities, ms | GB |\n| --- | --- | --- | --- |")
     for capacity in (10_000, 50_000, 100_000, 200_000):
         config = ReplayConfig(replay_capacity=capacity)
-        replay, rng = PrioritizedReplay(config, 8), np.random.default_rng(0)
+        replay, rng = PrioritizedReplay(config, 8, FRAME_SHAPE), np.random.default_rng(0)
         state = dataclasses.replace(
             replay.state(), age=np.full(capacity, STACK - 1), steps=np.full(capacity, 3),
             priorities=rng.random(capacity) + 0.01, rows_written=2 * replay.ring.num_rows,
@@ -98,7 +100,7 @@ def capacity_table() -> None:
         sample = median_ms(replay.sample, 256, 0.4, rng, rounds=40)
         batch, errors = replay.sample(256, 0.4, rng), rng.random(256)
         update = median_ms(replay.update_priorities, batch.slots, errors, batch.drawn_at, rounds=40)
-        size = PrioritizedReplay.required_bytes(config) / 1e9
+        size = PrioritizedReplay.required_bytes(config, FRAME_SHAPE) / 1e9
         print(f"| {capacity:,} | {sample:.1f} | {update:.2f} | {size:.2f} |", flush=True)
 
 

@@ -24,9 +24,7 @@ from mario_rl.settings import Binding, check, require, setting
 STAGES = tuple(f"{world}-{stage}" for world in range(1, 9) for stage in range(1, 5))
 FULL_GAME = "full"
 
-# An observation is a stack of frames, uint8 [STACK, 84, 84] (Mnih et al. 2015).
-FRAME_SHAPE = (84, 84)
-STACK = 4
+STACK = 4  # frames in an observation (Mnih et al. 2015)
 
 # The protocol by which policies are judged
 EVALUATION_EPSILON = 0.01
@@ -66,6 +64,15 @@ class EnvConfig:
         choices=VIEWS,
         before="screen",
     )
+    frame_size: int = setting(
+        42,
+        "height and width of the picture that the agent sees, a multiple of 21; Mnih et al. 2015 "
+        "have 84",
+        binds="weights",
+        unit="pixels",
+        interval="[21, 168]",
+        before=84,
+    )
     pixels: str = setting(
         "red",
         "the brightness of a pixel: red, its red channel, in which Mario and enemies stand out; or "
@@ -95,6 +102,11 @@ class EnvConfig:
         unit="env steps",
         interval="[1, inf)",
     )
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Height and width of a frame. An observation is uint8 [STACK, *frame_shape]."""
+        return self.frame_size, self.frame_size
 
 
 @dataclass(frozen=True)
@@ -368,6 +380,10 @@ class Config:
     def __post_init__(self) -> None:
         for group, item in settings():
             check(item, getattr(getattr(self, group), item.name))
+        require(
+            self.env.frame_size % 21 == 0,
+            f"--frame-size {self.env.frame_size}: must be a multiple of 21",
+        )
         require(
             self.exploration.eps_end <= self.exploration.eps_start,
             f"--eps-end {self.exploration.eps_end:g}: must be at most --eps-start "

@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from mario_rl.config import FRAME_SHAPE
+from mario_rl.config import EnvConfig
 from mario_rl.games.interface import CLEAR, DEATH, RUNNING, STALL, Status
+
+FRAME_SHAPE = EnvConfig().frame_shape
 
 
 class Corridor:
@@ -15,7 +17,14 @@ class Corridor:
 
     num_actions = 5
 
-    def __init__(self, length: int = 8, max_steps: int = 30, save_points: bool = False) -> None:
+    def __init__(
+        self,
+        length: int = 8,
+        max_steps: int = 30,
+        save_points: bool = False,
+        frame_shape: tuple[int, int] = FRAME_SHAPE,
+    ) -> None:
+        self.frame_shape = frame_shape
         self._length = length
         self._max_steps = max_steps
         self._save_points = save_points
@@ -56,8 +65,8 @@ class Corridor:
         pass
 
     def _frame(self) -> np.ndarray:
-        frame = np.zeros(FRAME_SHAPE, dtype=np.uint8)
-        width = FRAME_SHAPE[1] // (self._length + 1)
+        frame = np.zeros(self.frame_shape, dtype=np.uint8)
+        width = self.frame_shape[1] // (self._length + 1)
         frame[:, self._x * width : (self._x + 1) * width] = 255
         return frame
 

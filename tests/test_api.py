@@ -78,7 +78,7 @@ def test_names_are_ours_whatever_is_imported_first(first):
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    assert result.stdout == 2 * "mario_rl.games.gymnasium_env (1, 84, 84)\n"
+    assert result.stdout == 2 * "mario_rl.games.gymnasium_env (1, 42, 42)\n"
     assert "Overriding" not in result.stderr
 
 
@@ -98,7 +98,7 @@ def test_seeds_decide_the_no_op_frames_and_options_set_them(env):
 def test_stack_repeats_the_first_frame_then_moves_on():
     env = mario_rl.SuperMarioBros("1-1", frame_stack=STACK, max_noop_frames=0)
     obs, _ = env.reset()
-    assert obs.shape == (STACK, 84, 84)
+    assert obs.shape == (STACK, 42, 42)
     assert all(np.array_equal(obs[0], frame) for frame in obs)
     for _ in range(8):
         last, (obs, *_) = obs, env.step(4)

@@ -179,7 +179,7 @@ def test_model_round_trip(tmp_path):
     assert (loaded.config, loaded.lineage) == (original.config, original.lineage)
     assert loaded.evaluation == original.evaluation
     assert loaded.averaged_updates == 20
-    obs = torch.randint(0, 255, (2, 4, 84, 84), dtype=torch.uint8)
+    obs = torch.randint(0, 255, (2, 4, *Config().env.frame_shape), dtype=torch.uint8)
     network = build_network(Config())
     network.load_state_dict(original.weights)
     assert torch.equal(loaded.network()(obs), network(obs))

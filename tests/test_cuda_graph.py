@@ -51,7 +51,8 @@ def make_learner(captured, dtype=torch.float32):
     config = Config().replaced(
         {"network_width": 0.25, "num_quantiles": 4, "learning_rate": RATES[0]}
     )
-    return DQN(DuelingNetwork(5, dtype, 0.25, 4), config.learner, captured=captured)
+    network = DuelingNetwork(5, dtype, 0.25, 4, config.env.frame_size)
+    return DQN(network, config.learner, captured=captured)
 
 
 def states(learner):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from mario_rl.games.interface import CLEAR, DEATH, FRAME_SKIP, RUNNING, STALL
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.games.nes_py import CLASSIC, NesPy
 from mario_rl.games.rewards import CLEAR_REWARD, PROGRESS_REWARD_PER_PX, STEP_REWARD
-from mario_rl.registry import VIEWS
 
 DATA = Path(__file__).parent / "data"
 NOOP, RIGHT, RIGHT_A, RIGHT_B, RIGHT_A_B, A, LEFT = range(7)
@@ -89,7 +89,7 @@ def test_frames_are_small_copies(game):
     kept = first.copy()
     for _ in range(5):
         frame, *_ = game.step(RIGHT)
-    assert frame.shape == (84, 84) and frame.dtype == np.uint8
+    assert frame.shape == EnvConfig().frame_shape and frame.dtype == np.uint8
     assert np.array_equal(first, kept), "an old frame changed when the game went on"
     assert not np.array_equal(frame, first)
 
@@ -106,7 +106,7 @@ def test_grey_frame_is_the_maximum_of_the_last_two_emulated_frames():
         frame, *_ = game.step(RIGHT_A_B)
         assert len(screens) == FRAME_SKIP
         greys = [cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY) for screen in screens[-2:]]
-        expected = cv2.resize(np.maximum(*greys), (84, 84), interpolation=cv2.INTER_AREA)
+        expected = cv2.resize(np.maximum(*greys), config.frame_shape, interpolation=cv2.INTER_AREA)
         assert np.array_equal(frame, expected)
     game.close()
 
@@ -117,15 +117,16 @@ def red_against_the_backdrop(screen: np.ndarray) -> np.ndarray:
     return np.maximum(red, np.maximum(green - green[4, 128], blue - blue[4, 128]))
 
 
-@pytest.mark.parametrize("stage", ["1-1", "1-2"])
-def test_red_frame_is_the_last_emulated_frame_against_the_backdrop(stage):
+@pytest.mark.parametrize(("stage", "size"), [("1-1", 42), ("1-2", 42), ("1-1", 84)])
+def test_red_frame_is_the_last_emulated_frame_against_the_backdrop(stage, size):
     import cv2
 
-    game = MarioGame(EnvConfig(stage=stage, view="screen", show_buttons=False))
+    config = EnvConfig(stage=stage, view="screen", frame_size=size, show_buttons=False)
+    game = MarioGame(config)
     frame, _ = game.reset()
     for _ in range(12):
         pixels = red_against_the_backdrop(game.screen())
-        expected = cv2.resize(pixels, (84, 84), interpolation=cv2.INTER_AREA)
+        expected = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
         assert np.abs(frame - expected).max() <= 0.501
         frame, *_ = game.step(RIGHT_A_B)
 
@@ -133,7 +134,8 @@ def test_red_frame_is_the_last_emulated_frame_against_the_backdrop(stage):
 def test_mario_stands_out_in_red_and_not_in_grey():
     contrast = {}
     for pixels in ("red", "grey"):
-        frame, _ = MarioGame(EnvConfig(stage="1-1", view="screen", pixels=pixels)).reset()
+        config = EnvConfig(stage="1-1", view="screen", frame_size=84, pixels=pixels)
+        frame, _ = MarioGame(config).reset()
         mario = frame[67:72, 14:18].astype(float)
         contrast[pixels] = abs(mario.mean() - frame[30, 40])
     assert contrast["red"] > 2 * contrast["grey"]
@@ -146,7 +148,7 @@ def around(screen: np.ndarray, x: int, y: int) -> np.ndarray:
     canvas = np.zeros((1000, 1000), dtype=np.uint8)
     canvas[332:540, 300:556] = screen[32:]
     canvas = canvas[300 + y - 84 : 300 + y + 84, 300 + x - 48 : 300 + x + 144]
-    return cv2.resize(canvas, (84, 84), interpolation=cv2.INTER_AREA)
+    return cv2.resize(canvas, EnvConfig().frame_shape, interpolation=cv2.INTER_AREA)
 
 
 def test_mario_is_always_in_the_same_place(clearing_actions):
@@ -170,7 +172,7 @@ def test_mario_is_always_in_the_same_place(clearing_actions):
 )
 def test_beyond_the_game_is_black(page, top, left, rows):
     """Mario above, at the upper right and below: half of the view is left at most."""
-    game = MarioGame(EnvConfig(stage="1-1", show_buttons=False))
+    game = MarioGame(EnvConfig(stage="1-1", frame_size=84, show_buttons=False))
     game.reset()
     for address, value in ((0xB5, page), (0x3B8, top), (0x86, left), (0x71C, 0)):
         poke(game, address, value)
@@ -343,12 +345,12 @@ def test_held_buttons_reach_the_game(game):
     assert fast > slow
 
 
-@pytest.mark.parametrize("view", ["mario", "screen"])
-def test_what_is_held_is_shown_at_the_top(view):
-    shows, plain = (
-        MarioGame(EnvConfig(stage="1-1", view=view, show_buttons=show)) for show in (True, False)
-    )
-    rows = VIEWS.get(view).button_rows
+@pytest.mark.parametrize(
+    ("view", "size", "rows"), [("mario", 42, 3), ("mario", 84, 6), ("screen", 42, 5)]
+)
+def test_what_is_held_is_shown_at_the_top(view, size, rows):
+    config = EnvConfig(stage="1-1", view=view, frame_size=size)
+    shows, plain = (MarioGame(replace(config, show_buttons=show)) for show in (True, False))
     assert not shows.reset()[0][:rows].any()
     plain.reset()
     for action in [RIGHT_A, RIGHT_B, NOOP, RIGHT_A_B, A, RIGHT]:
@@ -369,7 +371,7 @@ def test_without_that_two_states_look_alike():
             game.step(RIGHT_A)
         frames.append(game.step(last)[0])
     held, released = frames
-    rows = VIEWS.get("mario").button_rows
+    rows = 3  # that show the buttons
     assert np.array_equal(held[rows:], released[rows:])
     assert not np.array_equal(held, released)
     heights = [game.step(RIGHT_A)[-1].y for game in (holds, releases)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mario_rl.config import FRAME_SHAPE, STACK
+from mario_rl.config import STACK
 from mario_rl.evaluation.figures import (
     Evaluation,
     most_stages_cleared,
@@ -30,10 +30,13 @@ from mario_rl.games.serial import SerialGames
 from mario_rl.storage.plain import from_plain
 
 NUM_ACTIONS = 3
+FRAME_SHAPE = 8, 6
 
 
 class Walk:
     """Action a moves by a pixels; where and how it ends depends on the no-op frames."""
+
+    frame_shape = FRAME_SHAPE
 
     def __init__(self) -> None:
         self.resets: list[int] = []  # the no-op frames of each

@@ -13,13 +13,14 @@ from mario_rl.agent.dqn import DQN, TensorBatch, double_q_target
 from mario_rl.agent.learner import LearnerState
 from mario_rl.agent.losses import quantile_huber
 from mario_rl.agent.network import DuelingNetwork
-from mario_rl.config import FRAME_SHAPE, STACK, Config, LearnerConfig
+from mario_rl.config import STACK, Config, LearnerConfig
 from mario_rl.replay.prioritized import Batch
 from mario_rl.storage.plain import from_plain
 from mario_rl.storage.tensor_file import load_tensors, save_tensors
 from mario_rl.training.assembly import build_learner
 
 NUM_ACTIONS = 5
+FRAME_SHAPE = Config().env.frame_shape
 CPU = torch.device("cpu")
 
 
@@ -137,16 +138,17 @@ def test_quantile_loss_is_that_of_the_paper(kappa):
 
 
 @pytest.mark.parametrize(("num_actions", "num_quantiles"), [(5, 1), (7, 32), (12, 32)])
-def test_network_gives_quantiles_for_each_action(num_actions, num_quantiles):
-    network = DuelingNetwork(num_actions, num_quantiles=num_quantiles)
-    quantiles = network(torch.zeros(3, STACK, *FRAME_SHAPE, dtype=torch.uint8))
+@pytest.mark.parametrize("frame_size", [21, 42, 84, 168])
+def test_network_gives_quantiles_for_each_action(num_actions, num_quantiles, frame_size):
+    network = DuelingNetwork(num_actions, num_quantiles=num_quantiles, frame_size=frame_size)
+    quantiles = network(torch.zeros(3, STACK, frame_size, frame_size, dtype=torch.uint8))
     assert quantiles.shape == (3, num_actions, num_quantiles)
     assert quantiles.dtype == torch.float32
 
 
 def test_dueling_identity():
     torch.manual_seed(0)
-    network = DuelingNetwork(NUM_ACTIONS, num_quantiles=2)
+    network = DuelingNetwork(NUM_ACTIONS, num_quantiles=2, frame_size=FRAME_SHAPE[0])
     obs = torch.from_numpy(make_batch().obs)
     with torch.no_grad():
         features = network.trunk(obs.float() / 255)
@@ -163,7 +165,7 @@ def test_dueling_identity():
 @pytest.mark.parametrize("grey", [0, 51, 255])
 def test_pixels_become_numbers_from_0_to_1(grey):
     torch.manual_seed(0)
-    network = DuelingNetwork(NUM_ACTIONS)
+    network = DuelingNetwork(NUM_ACTIONS, frame_size=FRAME_SHAPE[0])
     shape = (2, STACK, *FRAME_SHAPE)
     with torch.no_grad():
         features = network.trunk(torch.full(shape, grey / 255))

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
+from mario_rl.config import STACK, ReplayConfig
 from mario_rl.replay.frame_ring import FrameRing
 from mario_rl.replay.n_step import NStepAccumulator, Transition, Transitions
 from mario_rl.replay.prioritized import Batch, PrioritizedReplay
 
 GAMMA = 0.9
+FRAME_SHAPE = 42, 21
 
 
 class Reference(NamedTuple):
@@ -66,7 +67,7 @@ class Recording:
         frames_device: torch.device | None = None,
     ) -> None:
         config = ReplayConfig(replay_capacity=capacity)
-        self.replay = PrioritizedReplay(config, num_envs, frames_device)
+        self.replay = PrioritizedReplay(config, num_envs, FRAME_SHAPE, frames_device)
         self.episodes: list[list[Episode]] = [[] for _ in range(num_envs)]
         self.rows = 0
         self._accumulator = NStepAccumulator(n_step, GAMMA, num_envs)
@@ -137,7 +138,8 @@ def assert_batch_is_right(batch: Batch, expected: dict[int, Reference]) -> None:
 
 def filled_replay(rows: int = 40, num_envs: int = 2, **config: float) -> PrioritizedReplay:
     """A replay in which one endless episode in each environment left transitions of one step."""
-    replay = PrioritizedReplay(ReplayConfig(replay_capacity=rows * num_envs, **config), num_envs)
+    config = ReplayConfig(replay_capacity=rows * num_envs, **config)
+    replay = PrioritizedReplay(config, num_envs, FRAME_SHAPE)
     frames = np.zeros((num_envs, *FRAME_SHAPE), dtype=np.uint8)
     replay.append_frames(frames, np.ones(num_envs, dtype=np.bool_))
     for _ in range(rows // 2):
@@ -175,7 +177,7 @@ def test_stacks_equal_naive_frame_stacking(num_envs):
 def test_four_rows_are_enough_for_the_newest_stacks():
     rng = np.random.default_rng(0)
     num_envs = 3
-    ring = FrameRing(STACK, num_envs)
+    ring = FrameRing(STACK, num_envs, FRAME_SHAPE)
     histories: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
     for step in range(40):
         frames = rng.integers(256, size=(num_envs, *FRAME_SHAPE), dtype=np.uint8)
@@ -218,7 +220,7 @@ def test_many_environments():
 
 
 def test_truncation_bootstraps_from_the_final_frame():
-    replay = PrioritizedReplay(ReplayConfig(replay_capacity=64), 1)
+    replay = PrioritizedReplay(ReplayConfig(replay_capacity=64), 1, FRAME_SHAPE)
     accumulator = NStepAccumulator(3, GAMMA, 1)
     rng = np.random.default_rng(0)
     frames = rng.integers(256, size=(4, 1, *FRAME_SHAPE), dtype=np.uint8)
@@ -339,20 +341,20 @@ def bytes_of(value: object) -> int:
 @pytest.mark.parametrize(("capacity", "num_envs"), [(1000, 8), (4099, 4), (8192, 1)])
 def test_required_bytes_are_what_the_arrays_take(capacity, num_envs):
     config = ReplayConfig(replay_capacity=capacity)
-    actual = bytes_of(PrioritizedReplay(config, num_envs))
-    assert PrioritizedReplay.required_bytes(config) == pytest.approx(actual, rel=0.01)
+    actual = bytes_of(PrioritizedReplay(config, num_envs, FRAME_SHAPE))
+    assert PrioritizedReplay.required_bytes(config, FRAME_SHAPE) == pytest.approx(actual, rel=0.01)
 
 
 @pytest.mark.parametrize("capacity", [100_000, 200_000])
 def test_a_transition_takes_the_memory_of_one_frame(capacity):
-    required = PrioritizedReplay.required_bytes(ReplayConfig(replay_capacity=capacity))
-    frame_bytes = int(np.prod(FRAME_SHAPE))
-    assert frame_bytes < required / capacity <= 7200
+    config = ReplayConfig(replay_capacity=capacity)
+    required = PrioritizedReplay.required_bytes(config, (84, 84))
+    assert 84 * 84 < required / capacity <= 7200
 
 
 @pytest.mark.parametrize(("capacity", "num_envs", "rows"), [(64, 8, 8), (71, 8, 8), (10, 1, 10)])
 def test_capacity_is_rounded_down_to_whole_rows(capacity, num_envs, rows):
-    replay = PrioritizedReplay(ReplayConfig(replay_capacity=capacity), num_envs)
+    replay = PrioritizedReplay(ReplayConfig(replay_capacity=capacity), num_envs, FRAME_SHAPE)
     assert replay.ring.num_rows == rows
 
 
@@ -377,7 +379,8 @@ def test_frames_on_a_device_are_the_frames_in_main_memory():
                 assert np.array_equal(expected, np.asarray(actual))
     blocks = device.replay.ring.frames_of(device.replay.ring.rows)
     assert all(map(np.array_equal, blocks, host.replay.ring.frames_of(host.replay.ring.rows)))
-    restored = PrioritizedReplay(ReplayConfig(replay_capacity=74), 3, torch.device("cpu"))
+    config = ReplayConfig(replay_capacity=74)
+    restored = PrioritizedReplay(config, 3, FRAME_SHAPE, torch.device("cpu"))
     frames = [(device.replay.ring.rows.start, np.concatenate(blocks))]
     restored.load_state(copy.deepcopy(device.replay.state()), frames)
     for expected, actual in zip(sample_all(host.replay), sample_all(restored), strict=True):
@@ -408,7 +411,7 @@ def test_restored_replay_goes_on_as_the_original(rows):
     ]
     state = copy.deepcopy(replay.state())
 
-    restored = PrioritizedReplay(ReplayConfig(replay_capacity=48), 2)
+    restored = PrioritizedReplay(ReplayConfig(replay_capacity=48), 2, FRAME_SHAPE)
     restored.load_state(state, blocks)
     for expected, actual in zip(sample_all(replay, 9), sample_all(restored, 9), strict=True):
         assert np.array_equal(expected, actual)

@@ -23,8 +23,8 @@ EMULATORS = ("nes-py", "fceumm")  # the second only where stable-retro is instal
 def trajectory_hash(stage: str, emulator: str) -> str:
     """Of every frame, the console's memory, and our reward, end and info, over random play."""
     config = EnvConfig(
-        stage=stage, emulator=emulator, action_set="complex", view="screen", pixels="grey",
-        show_buttons=False, stall_steps=60, death_penalty=2.5,
+        stage=stage, emulator=emulator, action_set="complex", view="screen", frame_size=84,
+        pixels="grey", show_buttons=False, stall_steps=60, death_penalty=2.5,
     )  # fmt: skip
     game = MarioGame(config)
     rng = np.random.default_rng(0)

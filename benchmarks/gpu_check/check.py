@@ -105,7 +105,7 @@ def new_learner(
 
 def new_batch(sizes: Sizes, device: torch.device) -> Batch:
     """As the replay on the device returns it."""
-    batch = random_batch(sizes.batch_size)
+    batch = random_batch(sizes.batch_size, CONFIG.env.frame_size)
     obs, next_obs = (
         torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
         for pixels in (batch.obs, batch.next_obs)

@@ -10,7 +10,6 @@ import torch
 from benchmarks.gpu_check.check import CONFIG, Check, Outcome, name_of, new_batch, new_learner
 from mario_rl.agent.cuda_graph import WARM_UPS
 from mario_rl.agent.dqn import DQN
-from mario_rl.config import FRAME_SHAPE
 from mario_rl.device import frames_device, limit_memory, shortage, trunk_dtype
 from mario_rl.replay.n_step import Transitions
 from mario_rl.replay.prioritized import Batch, PrioritizedReplay
@@ -43,12 +42,13 @@ def frames(check: Check) -> Iterator[Outcome]:
     """The replay draws from the device's memory what it draws from main memory."""
     config = replace(CONFIG.replay, replay_capacity=check.sizes.slots)
     stores = (None, check.device)
-    replays = [PrioritizedReplay(config, num_envs=8, frames_device=place) for place in stores]
+    frame_shape = CONFIG.env.frame_shape
+    replays = [PrioritizedReplay(config, 8, frame_shape, place) for place in stores]
     rng = np.random.default_rng(0)
     columns = (np.ones(8, dtype) for dtype in (np.uint8, np.float32, np.float32, np.uint8))
     actions, returns, discounts, steps = columns
     for row in range(replays[0].ring.num_rows + 10):  # it has begun to overwrite
-        pixels = rng.integers(256, size=(8, *FRAME_SHAPE), dtype=np.uint8)
+        pixels = rng.integers(256, size=(8, *frame_shape), dtype=np.uint8)
         for replay in replays:
             before = replay.ring.newest_slots()
             replay.append_frames(pixels, np.full(8, row == 0))
@@ -65,7 +65,7 @@ def frames(check: Check) -> Iterator[Outcome]:
         for pair in zip(*(replay.ring.frames_of(rows) for replay in replays), strict=True)
     )
     yield Outcome("replay's frames", same, "batches are those of frames in main memory")
-    required = PrioritizedReplay.required_bytes(CONFIG.replay)
+    required = PrioritizedReplay.required_bytes(CONFIG.replay, CONFIG.env.frame_shape)
     place = frames_device(check.device, CONFIG.run.gpu_memory_fraction, required)
     yield Outcome(
         "place of the default replay",

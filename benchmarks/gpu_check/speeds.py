@@ -95,7 +95,7 @@ def _loops(
 
 def _trainer(check: Check, config: Config, games: Games) -> Trainer:
     """As a run has it, without checkpoints and evaluations."""
-    required = PrioritizedReplay.required_bytes(config.replay)
+    required = PrioritizedReplay.required_bytes(config.replay, config.env.frame_shape)
     return build_trainer(
         config,
         build_learner(config, check.device, trunk_dtype(config.run.precision, check.device)),

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from mario_rl.config import FRAME_SHAPE, EnvConfig
+from mario_rl.config import EnvConfig
 from mario_rl.games.interface import (
     IDLE,
     RECORD_DTYPE,
@@ -30,10 +30,11 @@ class ThreadGames:
         num_retrying: int = 0,
     ) -> None:
         self.num_envs = num_envs
+        self.frame_shape = config.frame_shape
         self.positions = [Position(0, []) for _ in range(num_envs)]
         self._games = [MarioGame(config, save_points=i < num_retrying) for i in range(num_envs)]
         self._threads = ThreadPoolExecutor(num_envs)
-        self._frames = np.zeros((num_envs, *FRAME_SHAPE), dtype=np.uint8)
+        self._frames = np.zeros((num_envs, *config.frame_shape), dtype=np.uint8)
         self._records = np.zeros(num_envs, dtype=RECORD_DTYPE)
 
     def step_async(self, commands: np.ndarray, noop_frames: np.ndarray) -> None:

@@ -27,11 +27,11 @@ _AVERAGE_POWER = 7  # the average of the weights reaches back over an eighth of 
 class TensorBatch(NamedTuple):
     """A batch on the learner's device."""
 
-    obs: torch.Tensor  # uint8 [B, 4, 84, 84]
+    obs: torch.Tensor  # uint8 [B, 4, H, W]
     actions: torch.Tensor  # int64 [B]
     returns: torch.Tensor  # float32 [B], sum of up to n discounted rewards
     discounts: torch.Tensor  # float32 [B], of the value of `next_obs`; 0 at a terminal state
-    next_obs: torch.Tensor  # uint8 [B, 4, 84, 84]
+    next_obs: torch.Tensor  # uint8 [B, 4, H, W]
     is_weights: torch.Tensor  # float32 [B]
 
 

@@ -12,14 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mario_rl.config import FRAME_SHAPE, STACK, Config
+from mario_rl.config import STACK, Config
 from mario_rl.fields import Array
 from mario_rl.games.actions import action_names
 
 # Of a network, by name. Shipped models have half precision.
 Weights = dict[str, Annotated[torch.Tensor, Array("float32 float16")]]
-
-_FIRST_STRIDE = 4
 
 
 class DuelingNetwork(nn.Module):
@@ -32,6 +30,7 @@ class DuelingNetwork(nn.Module):
         trunk_dtype: torch.dtype = torch.float32,
         width: float = 1.0,
         num_quantiles: int = 1,
+        frame_size: int = 84,
     ) -> None:
         """
         Args:
@@ -40,13 +39,16 @@ class DuelingNetwork(nn.Module):
                 float32: bfloat16 would round a Q of 50 to steps of 0.25, which is coarser than the
                 advantages.
             num_quantiles: quantile i of K, i = 0 to K - 1, has the level (i + 0.5) / K.
+            frame_size: a multiple of 21. The first convolution looks at 20x20 places whatever it
+                is, each two 21sts of the picture wide.
         """
         super().__init__()
         self.num_actions = num_actions
         self._trunk_dtype = trunk_dtype
+        self._stride = frame_size // 21
         first, second, hidden = (max(1, round(width * number)) for number in (32, 64, 512))
         self.trunk = nn.Sequential(
-            nn.Conv2d(STACK, first, kernel_size=8, stride=_FIRST_STRIDE),
+            nn.Conv2d(STACK, first, kernel_size=2 * self._stride, stride=self._stride),
             nn.ReLU(inplace=True),
             nn.Conv2d(first, second, kernel_size=4, stride=2),
             nn.ReLU(inplace=True),
@@ -67,7 +69,7 @@ class DuelingNetwork(nn.Module):
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            obs: uint8 [B, 4, 84, 84], 0-255, oldest frame first; fastest in channels-last memory.
+            obs: uint8 [B, 4, H, W], 0-255, oldest frame first; fastest in channels-last memory.
 
         Returns:
             quantiles: float32 [B, num_actions, num_quantiles].
@@ -77,7 +79,7 @@ class DuelingNetwork(nn.Module):
             obs.device.type, self._trunk_dtype, enabled=self._trunk_dtype != torch.float32
         ):
             # Dividing the weights by 255 instead of the pixels saves a pass over the batch.
-            features = functional.conv2d(self.pixels(obs), weight / 255, bias, stride=_FIRST_STRIDE)
+            features = functional.conv2d(self.pixels(obs), weight / 255, bias, stride=self._stride)
             features = self.trunk[1:](features)
             of_value, of_advantage = self.value[:2](features), self.advantage[:2](features)
         value = self.value[2](of_value.float())
@@ -86,7 +88,7 @@ class DuelingNetwork(nn.Module):
 
     @torch.inference_mode()
     def q_values(self, obs: np.ndarray | torch.Tensor) -> np.ndarray:
-        """float32 [B, num_actions] for obs, uint8 [B, 4, 84, 84]."""
+        """float32 [B, num_actions] for obs, uint8 [B, 4, H, W]."""
         device = next(self.parameters()).device
         q_values: np.ndarray = self(to_tensor(obs, device)).mean(dim=2).cpu().numpy()
         return q_values
@@ -99,6 +101,7 @@ def build_network(config: Config, trunk_dtype: torch.dtype = torch.float32) -> D
         trunk_dtype,
         config.learner.network_width,
         config.learner.num_quantiles,
+        config.env.frame_size,
     )
 
 
@@ -121,12 +124,12 @@ def load_weights(network: DuelingNetwork, weights: Weights, where: str) -> None:
 
 
 def to_tensor(obs: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Observations, uint8 [B, 4, 84, 84], as a tensor in channels-last memory."""
+    """Observations, uint8 [B, 4, H, W], as a tensor in channels-last memory."""
     if isinstance(obs, torch.Tensor):
         return obs.to(device).contiguous(memory_format=torch.channels_last)
     # OpenCV interleaves the frames ten times faster than a strided copy does.
     planes = obs.swapaxes(0, 1).reshape(STACK, len(obs), -1)
-    pixels = cv2.merge(list(planes)).reshape(len(obs), *FRAME_SHAPE, STACK)
+    pixels = cv2.merge(list(planes)).reshape(len(obs), *obs.shape[2:], STACK)
     return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
 
 

@@ -33,7 +33,7 @@ class Policy:
         """The expected return of each action, in rewards times --reward-scale.
 
         Args:
-            obs: uint8 [4, 84, 84], or [B, 4, 84, 84], the oldest frame first.
+            obs: uint8 [4, H, W], or [B, 4, H, W], the oldest frame first.
 
         Returns:
             float32 [num_actions], or [B, num_actions].

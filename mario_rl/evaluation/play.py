@@ -82,7 +82,7 @@ def play_episodes(
     """Play episodes, as many at a time as there are games.
 
     Args:
-        q_values: float32 [N, num_actions] of observations, uint8 [N, 4, 84, 84].
+        q_values: float32 [N, num_actions] of observations, uint8 [N, 4, H, W].
         max_steps: cut an episode off after this many decisions; its outcome stays "running".
         first_episode: number of the first episode. Seed and number determine its random generator.
         on_end: called with the number and the episode when one ends or is left unfinished.
@@ -95,7 +95,7 @@ def play_episodes(
     players: dict[int, _Player] = {}  # by the number of the game
     begun = 0
     starts = EpisodeStarts(games.num_envs)
-    ring = FrameRing(STACK, games.num_envs)
+    ring = FrameRing(STACK, games.num_envs, games.frame_shape)
 
     def end(player: _Player, finished: bool) -> None:
         played[player.number] = player.so_far(finished)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 
-from mario_rl.config import FRAME_SHAPE, FULL_GAME, MAX_NOOP_FRAMES, Config, EnvConfig
+from mario_rl.config import FULL_GAME, MAX_NOOP_FRAMES, Config, EnvConfig
 from mario_rl.games.actions import action_names
 from mario_rl.games.interface import FRAME_SKIP, FRAMES_PER_SECOND, OUTCOMES, Status
 from mario_rl.games.mario_game import MarioGame
@@ -27,7 +27,7 @@ RenderMode = Literal["human", "rgb_array"]
 class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
     """One game.
 
-    Observations are uint8 [frame_stack, 84, 84], the oldest frame first; after a reset all of them
+    Observations are uint8 [frame_stack, H, W], the oldest frame first; after a reset all of them
     are the first frame. Actions are the indices of `action_names`; each is held for 4 frames.
     Rewards and ends are those of `MarioGame`. The info has the fields of `Status`, with the outcome
     as a word: running, clear, death, time_up or stall.
@@ -55,7 +55,8 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
                 held, drawn from a uniform distribution. Without them the game, which is
                 deterministic, would be the same every time.
             render_mode: "human" opens a window, and shows all frames of the game.
-            settings: action_set, view, pixels, show_buttons, reward, death_penalty, stall_steps.
+            settings: action_set, view, frame_size, pixels, show_buttons, reward, death_penalty,
+                stall_steps.
 
         Raises:
             UserError: for a setting that does not exist or is out of range.
@@ -69,7 +70,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
         config = Config().replaced({"stage": stage, **settings}).env
         self.action_names = action_names(config.action_set)
         self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
-        shape = (frame_stack, *FRAME_SHAPE)
+        shape = (frame_stack, *config.frame_shape)
         self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
         self.render_mode = render_mode
         self._max_noop_frames = max_noop_frames

@@ -93,8 +93,10 @@ class Game(Protocol):
     It is deterministic: the no-op frames after the reset and the actions since then determine it.
     """
 
+    frame_shape: tuple[int, int]  # height and width, H and W, of its frames
+
     def reset(self, noop_frames: int = 0) -> tuple[np.ndarray, Status]:
-        """Begin an episode at the start, and `noop`. The frame is uint8 [84, 84]."""
+        """Begin an episode at the start, and `noop`. The frame is uint8 [H, W]."""
 
     def noop(self, frames: int) -> tuple[np.ndarray, Status]:
         """Let emulated frames pass between the reset and the first decision."""
@@ -112,7 +114,7 @@ class Game(Protocol):
         """All that its future depends on; None if it cannot leave the process."""
 
     def load(self, state: bytes) -> np.ndarray:
-        """Go to a `state`; returns the frame there, uint8 [84, 84].
+        """Go to a `state`; returns the frame there, uint8 [H, W].
 
         Raises:
             ValueError: if it is not a state of this game.
@@ -146,6 +148,7 @@ class Games(Protocol):
     """
 
     num_envs: int
+    frame_shape: tuple[int, int]  # as in `Game`
     positions: list[Position]  # where the games stand; a reset begins a new list of actions
 
     def step_async(self, commands: np.ndarray, noop_frames: np.ndarray) -> None:
@@ -153,7 +156,7 @@ class Games(Protocol):
         and how many frames a NOOP lasts, int [N]."""
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray]:
-        """Finish it: frames, uint8 [N, 84, 84], and records, RECORD_DTYPE [N], both copies. Those
+        """Finish it: frames, uint8 [N, H, W], and records, RECORD_DTYPE [N], both copies. Those
         of an IDLE game mean nothing.
 
         Raises:
@@ -166,7 +169,7 @@ class Games(Protocol):
     def restore(
         self, positions: Sequence[Position], states: Sequence[bytes] | None = None
     ) -> np.ndarray:
-        """Bring every game to a position; returns the frames there, uint8 [N, 84, 84].
+        """Bring every game to a position; returns the frames there, uint8 [N, H, W].
 
         Args:
             states: of the games there, which takes no time. Without them the games are played
@@ -182,7 +185,7 @@ class Games(Protocol):
 
 
 def execute(game: Game, command: int, noop_frames: int) -> tuple[np.ndarray, tuple]:
-    """Carry out a command except IDLE: the frame, uint8 [84, 84], and a row of RECORD_DTYPE."""
+    """Carry out a command except IDLE: the frame, uint8 [H, W], and a row of RECORD_DTYPE."""
     if command >= 0:
         frame, reward, terminated, truncated, status = game.step(command)
         return frame, (reward, terminated, truncated, *status)
@@ -199,7 +202,7 @@ def bring(game: Game, position: Position, state: bytes | None) -> np.ndarray:
     """Bring a game to a position: by its state or, without one, by playing it again.
 
     Returns:
-        The frame there, uint8 [84, 84].
+        The frame there, uint8 [H, W].
 
     Raises:
         UserError: if the position or the state, which comes from a checkpoint, is not one of this
@@ -223,7 +226,7 @@ def states_of(games: Sequence[Game]) -> list[bytes] | None:
 
 
 def replay(game: Game, position: Position) -> np.ndarray:
-    """Bring a game to a position; returns the frame there, uint8 [84, 84].
+    """Bring a game to a position; returns the frame there, uint8 [H, W].
 
     Raises:
         UserError: if the game ends on the way: the position comes from a checkpoint, and is not one

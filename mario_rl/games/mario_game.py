@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mario_rl.config import FRAME_SHAPE, FULL_GAME, EnvConfig
+from mario_rl.config import FULL_GAME, EnvConfig
 from mario_rl.games.actions import button_bytes
 from mario_rl.games.emulator import Emulator, resolved
 from mario_rl.games.interface import (
@@ -21,17 +21,6 @@ from mario_rl.games.interface import (
 from mario_rl.games.observation import Observer
 from mario_rl.games.rewards import Decision, Reward
 from mario_rl.registry import EMULATORS, REWARDS
-
-_STATE = np.dtype(
-    [
-        ("status", np.int32, len(Status._fields)),
-        ("lives", np.int32),
-        ("steps_without_progress", np.int32),
-        ("next_save_x", np.int32),
-        ("frame", np.uint8, FRAME_SHAPE),
-        ("saved_frame", np.uint8, FRAME_SHAPE),
-    ]
-)
 
 _MAX_NUMBER = 10**9  # in a state; they are counted on, as 32 bits
 
@@ -64,6 +53,8 @@ class MarioGame:
         self._single_stage = config.stage != FULL_GAME
         self._stall_steps = config.stall_steps
         self._save_points = save_points
+        self.frame_shape = config.frame_shape
+        self._head = _head_of_state(config.frame_shape)
         # The state of the episode
         self._status: Status
         self._lives: int
@@ -76,7 +67,7 @@ class MarioGame:
         """Begin an episode at the true start of the stage (or game), and `noop` if asked to.
 
         Returns:
-            frame: uint8 [84, 84].
+            frame: uint8 [H, W].
             status: how the episode stands.
         """
         self._emulator.reset()
@@ -104,7 +95,7 @@ class MarioGame:
             action: the index of one of `actions.action_names`.
 
         Returns:
-            frame: uint8 [84, 84].
+            frame: uint8 [H, W].
             reward: by `config.reward`.
             terminated: Mario died, or the single stage (or the whole game) is cleared.
             truncated: cut off without progress; returns do not treat that as an end.
@@ -154,7 +145,7 @@ class MarioGame:
         emulator = self._emulator.state()
         if emulator is None:
             return None
-        head = np.zeros((), dtype=_STATE)
+        head = np.zeros((), dtype=self._head)
         head["status"] = self._status
         head["lives"] = self._lives
         head["steps_without_progress"] = self._steps_without_progress
@@ -167,15 +158,15 @@ class MarioGame:
         """Go to a `state`, also one of another process.
 
         Returns:
-            The frame there, uint8 [84, 84].
+            The frame there, uint8 [H, W].
 
         Raises:
             ValueError: if it is not a state of this game.
         """
-        if len(state) < _STATE.itemsize:
+        if len(state) < self._head.itemsize:
             raise ValueError(f"{len(state)} bytes are not the state of a game")
-        head = np.frombuffer(state, dtype=_STATE, count=1)[0]
-        self._emulator.load(state[_STATE.itemsize :])
+        head = np.frombuffer(state, dtype=self._head, count=1)[0]
+        self._emulator.load(state[self._head.itemsize :])
         names = ("status", "lives", "steps_without_progress", "next_save_x")
         numbers = np.hstack([head[name] for name in names])
         if numbers.min() < 0 or numbers.max() > _MAX_NUMBER:
@@ -281,6 +272,20 @@ class MarioGame:
     def close(self) -> None:
         """Free the emulator. Closing twice is allowed."""
         self._emulator.close()
+
+
+def _head_of_state(frame_shape: tuple[int, int]) -> np.dtype[np.void]:
+    """What a state of a game says before that of the emulator."""
+    return np.dtype(
+        [
+            ("status", np.int32, len(Status._fields)),
+            ("lives", np.int32),
+            ("steps_without_progress", np.int32),
+            ("next_save_x", np.int32),
+            ("frame", np.uint8, frame_shape),
+            ("saved_frame", np.uint8, frame_shape),
+        ]
+    )
 
 
 def _end_of_life(before: Status) -> int:

@@ -1,4 +1,4 @@
-"""What the agent sees: a frame of 84x84 pixels, made from the screen.
+"""What the agent sees: a small square frame, made from the screen.
 
 As in Mnih et al. 2015, with these deviations:
 
@@ -18,7 +18,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from mario_rl.config import FRAME_SHAPE, EnvConfig
+from mario_rl.config import EnvConfig
 from mario_rl.games.emulator import Emulator
 from mario_rl.games.memory import Memory
 from mario_rl.registry import VIEWS
@@ -28,7 +28,7 @@ class View(Protocol):
     """The part of the screen that the agent sees. It is made without arguments, by its name in
     `registry.VIEWS`."""
 
-    button_rows: int  # how many of the 84 rows, from the top, may show the held buttons
+    button_rows: int  # how many 84ths of the picture, from the top, may show the held buttons
 
     def crop(self, pixels: np.ndarray, memory: Memory) -> np.ndarray:
         """
@@ -48,6 +48,8 @@ class Observer:
         cv2.setNumThreads(1)  # every core has games of its own
         self._emulator = emulator
         self._view: View = VIEWS.get(config.view)()
+        self._frame_shape = config.frame_shape
+        self._button_rows = self._view.button_rows * config.frame_size // 84
         self._is_grey = config.pixels == "grey"
         self._shows_buttons = config.show_buttons
         self._previous: np.ndarray | None = None  # pixels of the frame before; only if grey
@@ -58,15 +60,15 @@ class Observer:
             self._previous = self._emulator.brightness(_grey)
 
     def frame(self) -> np.ndarray:
-        """What the agent sees now, uint8 [84, 84]."""
+        """What the agent sees now, uint8 [H, W]."""
         memory = self._emulator.memory
         pixels = self._emulator.brightness(_grey if self._is_grey else _red)
         if self._previous is not None:
             pixels, self._previous = np.maximum(pixels, self._previous), None
         pixels = self._view.crop(pixels, memory)
-        frame = cv2.resize(pixels, FRAME_SHAPE[::-1], interpolation=cv2.INTER_AREA)
+        frame = cv2.resize(pixels, self._frame_shape, interpolation=cv2.INTER_AREA)
         if self._shows_buttons:
-            rows, middle = self._view.button_rows, frame.shape[1] // 2
+            rows, middle = self._button_rows, frame.shape[1] // 2
             frame[:rows, :middle] = 255 if memory.holds_a else 0
             frame[:rows, middle:] = 255 if memory.holds_b else 0
         return frame

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mario_rl.config import FRAME_SHAPE, EnvConfig
+from mario_rl.config import EnvConfig
 from mario_rl.games.interface import (
     IDLE,
     RECORD_DTYPE,
@@ -40,9 +40,10 @@ class SerialGames:
 
     def _hold(self, games: Sequence[Game]) -> None:
         self.num_envs = len(games)
+        self.frame_shape = games[0].frame_shape
         self.positions = [Position(0, []) for _ in games]
         self._games = games
-        self._frames = np.zeros((len(games), *FRAME_SHAPE), dtype=np.uint8)
+        self._frames = np.zeros((len(games), *self.frame_shape), dtype=np.uint8)
         self._records = np.zeros(len(games), dtype=RECORD_DTYPE)
 
     def step_async(self, commands: np.ndarray, noop_frames: np.ndarray) -> None:

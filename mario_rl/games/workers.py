@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mario_rl.config import FRAME_SHAPE, EnvConfig
+from mario_rl.config import EnvConfig
 from mario_rl.errors import UserError, WorkerDied
 from mario_rl.games.emulator import resolved
 from mario_rl.games.interface import IDLE, RECORD_DTYPE, Position, advance, bring, execute
@@ -42,7 +42,7 @@ _WORKERS_PER_CORE = {"nes-py": 4, "fceumm": 1}
 _MAX_REPLACEMENTS = 5
 _PAUSE_S = 0.2  # after the first of them, and longer after each; a shortage may pass
 
-_STATE_BYTES = 1 << 16  # at most, of a game
+_STATE_BYTES = 1 << 17  # at most, of a game
 
 # Only the trainer handles Ctrl-C, and a SIGTERM or SIGHUP to the whole process group.
 _FOR_THE_TRAINER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -51,7 +51,7 @@ _FOR_THE_TRAINER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class _Arrays(NamedTuple):
     """What the trainer and its workers exchange in a step of N games."""
 
-    frames: np.ndarray  # uint8 [N, 84, 84]
+    frames: np.ndarray  # uint8 [N, H, W]
     records: np.ndarray  # RECORD_DTYPE [N]
     commands: np.ndarray  # int32 [N]
     noop_frames: np.ndarray  # int32 [N]
@@ -63,12 +63,12 @@ class _Shared:
     """The arrays, in memory that all processes share. A kill leaves nothing behind: the memory has
     no name, and the system frees it when its last user ends."""
 
-    def __init__(self, context: Any, num_envs: int) -> None:
+    def __init__(self, context: Any, num_envs: int, frame_shape: tuple[int, int]) -> None:
         self._buffers = [
             (context.RawArray("B", num_envs * int(np.dtype(dtype).itemsize * np.prod(shape))),
              (num_envs, *shape), np.dtype(dtype))
             for shape, dtype in (
-                (FRAME_SHAPE, np.uint8), ((), RECORD_DTYPE), ((), np.int32), ((), np.int32),
+                (frame_shape, np.uint8), ((), RECORD_DTYPE), ((), np.int32), ((), np.int32),
                 ((_STATE_BYTES,), np.uint8), ((), np.int32),
             )
         ]  # fmt: skip
@@ -164,13 +164,14 @@ class WorkerGames:
         # the pipes of other workers, which would then not notice when the trainer is killed.
         context = multiprocessing.get_context("spawn")
         self.num_envs = num_envs
+        self.frame_shape = config.frame_shape
         self.positions = [Position(0, []) for _ in range(num_envs)]
         self._report = report
         self._states: list[bytes] | None = None  # after the last step
         self._workers: list[_Worker] = []
         num_workers = _num_workers(config, num_envs)
         try:
-            shared = _Shared(context, num_envs)
+            shared = _Shared(context, num_envs, config.frame_shape)
             self._arrays = shared.arrays()
             self._start = functools.partial(_Worker, context, shared, config, num_retrying)
             for part in np.array_split(np.arange(num_envs), num_workers):

@@ -6,48 +6,54 @@ is a stack of four frames, gathered when it is needed. The age of a frame is the
 since its episode began: it tells where the stack must repeat the first frame.
 """
 
+import math
+
 import numpy as np
 import torch
 
-from mario_rl.config import FRAME_SHAPE, STACK
+from mario_rl.config import STACK
 from mario_rl.replay.frame_store import DeviceFrames, FrameStore, HostFrames
-
-_SLOT_BYTES = int(np.prod(FRAME_SHAPE)) + 1  # a frame and its age
 
 
 class FrameRing:
     """See the module."""
 
     def __init__(
-        self, num_rows: int, num_envs: int, frames_device: torch.device | None = None
+        self,
+        num_rows: int,
+        num_envs: int,
+        frame_shape: tuple[int, int],
+        frames_device: torch.device | None = None,
     ) -> None:
         """
         Args:
             num_rows: at least STACK.
+            frame_shape: height and width, H and W.
             frames_device: keeps the frames and gathers the stacks, as tensors. None is main
                 memory, where the stacks are arrays.
         """
         self.num_rows = num_rows
         self.num_envs = num_envs
+        self._frame_shape = frame_shape
         self.num_slots = num_rows * num_envs
         self.ages = np.zeros(self.num_slots, dtype=np.uint8)  # 3 also stands for more
         self.rows_written = 0  # since the ring was made
         self._frames: FrameStore = (
-            HostFrames(self.num_slots)
+            HostFrames(self.num_slots, frame_shape)
             if frames_device is None
-            else DeviceFrames(self.num_slots, frames_device)
+            else DeviceFrames(self.num_slots, frame_shape, frames_device)
         )
 
     @staticmethod
-    def required_bytes(slots: int) -> int:
+    def required_bytes(slots: int, frame_shape: tuple[int, int]) -> int:
         """Memory that a full ring takes."""
-        return _SLOT_BYTES * slots
+        return (math.prod(frame_shape) + 1) * slots  # a frame and its age
 
     def append(self, frames: np.ndarray, is_first: np.ndarray) -> np.ndarray:
         """Write one row over the oldest.
 
         Args:
-            frames: uint8 [N, 84, 84].
+            frames: uint8 [N, H, W].
             is_first: bool [N], whether the frame is the first of an episode.
 
         Returns:
@@ -74,14 +80,14 @@ class FrameRing:
         return (slots + steps.astype(np.int64) * self.num_envs) % self.num_slots
 
     def stacks(self, slots: np.ndarray) -> np.ndarray | torch.Tensor:
-        """The observations, uint8 [B, 4, 84, 84], oldest frame first, that end at the slots.
+        """The observations, uint8 [B, 4, H, W], oldest frame first, that end at the slots.
 
         In memory the B oldest frames come first, then the B next ones, and so on.
         """
         return self._frames.gather(self._stack_slots(slots)).swapaxes(0, 1)
 
     def stack_pairs(self, slots: np.ndarray, later_slots: np.ndarray) -> np.ndarray | torch.Tensor:
-        """The observations, uint8 [2, B, 4, 84, 84], that end at the two arrays of slots, int64
+        """The observations, uint8 [2, B, 4, H, W], that end at the two arrays of slots, int64
         [B]. The next call may overwrite them."""
         stack_slots = np.stack([self._stack_slots(slots), self._stack_slots(later_slots)])
         return self._frames.gather_batch(stack_slots).swapaxes(1, 2)
@@ -103,7 +109,7 @@ class FrameRing:
 
     def frames_of(self, rows: range) -> list[np.ndarray]:
         """The frames of rows that the ring still holds, as one or two blocks in order, uint8
-        [rows, N, 84, 84]. In main memory they are views of the ring."""
+        [rows, N, H, W]. In main memory they are views of the ring."""
         first, count = rows.start % self.num_rows, len(rows)
         ranges = [
             (first, min(first + count, self.num_rows)),
@@ -111,7 +117,7 @@ class FrameRing:
         ]
         return [
             self._frames.read(start * self.num_envs, stop * self.num_envs).reshape(
-                -1, self.num_envs, *FRAME_SHAPE
+                -1, self.num_envs, *self._frame_shape
             )
             for start, stop in ranges
             if start < stop
@@ -124,10 +130,10 @@ class FrameRing:
 
         Args:
             ages: uint8 [slots].
-            frames: (first row, uint8 [rows, N, 84, 84]), oldest first.
+            frames: (first row, uint8 [rows, N, H, W]), oldest first.
         """
         for first_row, block in frames:
             slots = self.slots_of(np.arange(first_row, first_row + len(block)))
-            self._frames.write(slots, block.reshape(-1, *FRAME_SHAPE))
+            self._frames.write(slots, block.reshape(-1, *self._frame_shape))
         self.ages[:] = ages
         self.rows_written = rows_written

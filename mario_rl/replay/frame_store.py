@@ -7,20 +7,20 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from mario_rl.config import FRAME_SHAPE, STACK
+from mario_rl.config import STACK
 
 
 class FrameStore(Protocol):
-    """A frame for each slot, uint8 [slots, 84, 84]."""
+    """A frame for each slot, uint8 [slots, H, W]."""
 
     def write(self, slots: np.ndarray, frames: np.ndarray) -> None:
-        """Store frames, uint8 [B, 84, 84], in slots, int64 [B]."""
+        """Store frames, uint8 [B, H, W], in slots, int64 [B]."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """The frames of the slots from `start` to `stop` - 1, uint8 [slots, 84, 84]."""
+        """The frames of the slots from `start` to `stop` - 1, uint8 [slots, H, W]."""
 
     def gather(self, slots: np.ndarray) -> np.ndarray | torch.Tensor:
-        """The frames in slots of any shape, uint8 [*shape, 84, 84]."""
+        """The frames in slots of any shape, uint8 [*shape, H, W]."""
 
     def gather_batch(self, slots: np.ndarray) -> np.ndarray | torch.Tensor:
         """As `gather`, for slots of shape [2, ...], but the next call may overwrite the frames."""
@@ -29,9 +29,9 @@ class FrameStore(Protocol):
 class HostFrames:
     """Frames in main memory."""
 
-    def __init__(self, slots: int) -> None:
-        self._frames = np.empty((slots, *FRAME_SHAPE), dtype=np.uint8)
-        self._batch = np.empty((2, STACK, 0, *FRAME_SHAPE), dtype=np.uint8)
+    def __init__(self, slots: int, frame_shape: tuple[int, int]) -> None:
+        self._frames = np.empty((slots, *frame_shape), dtype=np.uint8)
+        self._batch = np.empty((2, STACK, 0, *frame_shape), dtype=np.uint8)
         self._thread = ThreadPoolExecutor(max_workers=1)
 
     def write(self, slots: np.ndarray, frames: np.ndarray) -> None:
@@ -46,7 +46,7 @@ class HostFrames:
     def gather_batch(self, slots: np.ndarray) -> np.ndarray:
         # Fresh memory would take longer than the copy.
         if self._batch.shape[:-2] != slots.shape:
-            self._batch = np.empty((*slots.shape, *FRAME_SHAPE), dtype=np.uint8)
+            self._batch = np.empty((*slots.shape, *self._frames.shape[1:]), dtype=np.uint8)
         # One core alone cannot use the full speed of the memory.
         second_half = self._thread.submit(self._gather_half, slots, 1)
         self._gather_half(slots, 0)
@@ -60,8 +60,8 @@ class HostFrames:
 class DeviceFrames:
     """Frames in the memory of a torch device."""
 
-    def __init__(self, slots: int, device: torch.device) -> None:
-        self._frames = torch.empty((slots, *FRAME_SHAPE), dtype=torch.uint8, device=device)
+    def __init__(self, slots: int, frame_shape: tuple[int, int], device: torch.device) -> None:
+        self._frames = torch.empty((slots, *frame_shape), dtype=torch.uint8, device=device)
 
     def write(self, slots: np.ndarray, frames: np.ndarray) -> None:
         device = self._frames.device

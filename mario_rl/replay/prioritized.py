@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import torch
 
-from mario_rl.config import FRAME_SHAPE, STACK, ReplayConfig
+from mario_rl.config import STACK, ReplayConfig
 from mario_rl.fields import Array, Count, Within
 from mario_rl.replay.frame_ring import FrameRing
 from mario_rl.replay.n_step import Transitions
@@ -28,11 +28,11 @@ class Batch(NamedTuple):
 
     slots: np.ndarray  # int64 [B]; these and `drawn_at` are for `update_priorities`
     drawn_at: int  # rows written to the ring until then
-    obs: np.ndarray | torch.Tensor  # uint8 [B, 4, 84, 84]
+    obs: np.ndarray | torch.Tensor  # uint8 [B, 4, H, W]
     actions: np.ndarray  # uint8 [B]
     returns: np.ndarray  # float32 [B]
     discounts: np.ndarray  # float32 [B]
-    next_obs: np.ndarray | torch.Tensor  # uint8 [B, 4, 84, 84]
+    next_obs: np.ndarray | torch.Tensor  # uint8 [B, 4, H, W]
     is_weights: np.ndarray  # float32 [B], in (0, 1]
 
 
@@ -50,7 +50,9 @@ class ReplayState:
     max_priority: Annotated[float, Within("[1, 3.5e38]")]
     rows_written: Count
 
-    def check(self, num_envs: int, frames: list[tuple[int, np.ndarray]]) -> None:
+    def check(
+        self, num_envs: int, frame_shape: tuple[int, int], frames: list[tuple[int, np.ndarray]]
+    ) -> None:
         """
         Args:
             frames: as for `FrameRing.load`.
@@ -77,7 +79,7 @@ class ReplayState:
                 f"{first} to {end - 1}"
             )
         for _, block in frames:
-            if block.shape[1:] != (num_envs, *FRAME_SHAPE):
+            if block.shape[1:] != (num_envs, *frame_shape):
                 raise ValueError(f"the frames have the shape {block.shape[1:]} in each row")
 
 
@@ -85,14 +87,19 @@ class PrioritizedReplay:
     """See the module."""
 
     def __init__(
-        self, config: ReplayConfig, num_envs: int, frames_device: torch.device | None = None
+        self,
+        config: ReplayConfig,
+        num_envs: int,
+        frame_shape: tuple[int, int],
+        frames_device: torch.device | None = None,
     ) -> None:
         """
         Args:
-            frames_device: as for `FrameRing`.
+            frame_shape, frames_device: as for `FrameRing`.
         """
         self._priority_exponent = config.priority_exponent
-        self.ring = FrameRing(config.replay_capacity // num_envs, num_envs, frames_device)
+        num_rows = config.replay_capacity // num_envs
+        self.ring = FrameRing(num_rows, num_envs, frame_shape, frames_device)
         slots = self.ring.num_slots
         self._actions = np.zeros(slots, dtype=np.uint8)
         self._returns = np.zeros(slots, dtype=np.float32)
@@ -102,11 +109,11 @@ class PrioritizedReplay:
         self._max_priority = 1.0
 
     @staticmethod
-    def required_bytes(config: ReplayConfig) -> int:
+    def required_bytes(config: ReplayConfig, frame_shape: tuple[int, int]) -> int:
         """Memory that a full replay takes."""
         slots = config.replay_capacity
         return (
-            FrameRing.required_bytes(slots)
+            FrameRing.required_bytes(slots, frame_shape)
             + _TRANSITION_BYTES * slots
             + SumTree.required_bytes(slots)
         )

@@ -31,7 +31,7 @@ from mario_rl.storage.tensor_file import SCHEMA, check_schema, load_tensors, sav
 KEPT_CHECKPOINTS = 3
 
 State = TypeVar("State")
-Frames = list[tuple[int, np.ndarray]]  # (first row, uint8 [rows, N, 84, 84]), oldest first
+Frames = list[tuple[int, np.ndarray]]  # (first row, uint8 [rows, N, H, W]), oldest first
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class CheckpointStore:
             state: tensors, arrays and primitives.
             rows: the rows that the replay holds.
             new_rows: what `new_rows` returned for them.
-            frames_of: returns the frames of rows, contiguous uint8 [rows, N, 84, 84].
+            frames_of: returns the frames of rows, contiguous uint8 [rows, N, H, W].
 
         Raises:
             UserError: if the disk is full or not writable; older checkpoints are untouched.

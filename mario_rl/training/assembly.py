@@ -56,7 +56,9 @@ def build_trainer(
     return Trainer(
         config,
         learner,
-        PrioritizedReplay(config.replay, config.exploration.num_envs, frames_device),
+        PrioritizedReplay(
+            config.replay, config.exploration.num_envs, config.env.frame_shape, frames_device
+        ),
         Rollout(games, scheme(config.exploration, exploration_seed)),
         np.random.default_rng(sample_seed),
         recorder,

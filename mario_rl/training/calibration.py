@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from mario_rl.agent.learner import Learner
-from mario_rl.config import FRAME_SHAPE, STACK, Config
+from mario_rl.config import STACK, Config
 from mario_rl.games.actions import action_names
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.machine import available_cores
@@ -57,7 +57,7 @@ def _decision_s(config: Config) -> float:
 def _update_s(config: Config, learner: Learner, threads: int) -> float:
     torch.set_num_threads(threads)
     size = config.learner.batch_size
-    observations = np.zeros((size, STACK, *FRAME_SHAPE), dtype=np.uint8)
+    observations = np.zeros((size, STACK, *config.env.frame_shape), dtype=np.uint8)
     ones = np.ones(size, dtype=np.float32)
     actions = np.arange(size, dtype=np.uint8) % len(action_names(config.env.action_set))
     batch = Batch(np.arange(size), 0, observations, actions, ones, ones, observations, ones)

@@ -296,7 +296,7 @@ def _place_replay(
         UserError: if it does not fit into what is free.
     """
     capacity = config.replay.replay_capacity
-    required = PrioritizedReplay.required_bytes(config.replay)
+    required = PrioritizedReplay.required_bytes(config.replay, config.env.frame_shape)
     if place := frames_device(device, config.run.gpu_memory_fraction, required):
         return place, f"replay: {capacity:,} transitions, {required / 2**30:.2f} GiB on the GPU"
     free = available_memory_bytes()

@@ -53,7 +53,7 @@ def _check_folder(folder: Path) -> None:
 def _check_disk(paths: RunPaths, config: Config, weights: Weights) -> None:
     network = sum(tensor.nbytes for tensor in weights.values())
     states = (KEPT_CHECKPOINTS + 1) * _STATE_PER_NETWORK * network
-    frames = PrioritizedReplay.required_bytes(config.replay)
+    frames = PrioritizedReplay.required_bytes(config.replay, config.env.frame_shape)
     written = sum(path.stat().st_size for path in paths.checkpoints.iterdir())
     free = shutil.disk_usage(paths.checkpoints).free
     needed = f"{free / 2**30:.1f} GiB are free in {paths.checkpoints}, and checkpoints take"

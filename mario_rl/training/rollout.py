@@ -24,7 +24,7 @@ MAX_RETRIES = 16
 class Step(NamedTuple):
     """The result of one step of N games."""
 
-    frames: np.ndarray  # uint8 [N, 84, 84]
+    frames: np.ndarray  # uint8 [N, H, W]
     actions: np.ndarray  # int64 [N]; no action where `is_first`
     is_first: np.ndarray  # bool [N], whether an episode is being started
     records: np.ndarray  # RECORD_DTYPE [N]
@@ -143,7 +143,7 @@ class Rollout:
         """Bring the games to where they were.
 
         Returns:
-            uint8 [N, 84, 84], what is seen there; None if nothing was played yet.
+            uint8 [N, H, W], what is seen there; None if nothing was played yet.
         """
         self._needs_reset[:] = state.needs_reset
         self._starts.noops_left[:] = state.noops_left

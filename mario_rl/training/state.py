@@ -135,7 +135,7 @@ class RunState:
     def check_frames(self, frames: list[tuple[int, np.ndarray]]) -> None:
         """
         Args:
-            frames: the replay's, (first row, uint8 [rows, N, 84, 84]), oldest first.
+            frames: the replay's, (first row, uint8 [rows, N, H, W]), oldest first.
 
         Raises:
             ValueError: if they are not those of the replay.
@@ -143,7 +143,8 @@ class RunState:
         replay = self.progress.trainer.replay if self.progress else self.replay
         if replay is not None:
             with _inside("progress.trainer.replay" if self.progress else "replay"):
-                replay.check(self.config.exploration.num_envs, frames)
+                config = self.config
+                replay.check(config.exploration.num_envs, config.env.frame_shape, frames)
 
 
 @contextmanager

@@ -257,7 +257,7 @@ class Trainer:
         """The inverse of `state`. It brings the games to where they were, too.
 
         Args:
-            frames: the replay's, (first row, uint8 [rows, N, 84, 84]), oldest first.
+            frames: the replay's, (first row, uint8 [rows, N, H, W]), oldest first.
 
         Raises:
             UserError: if the emulator does not play the games as it did.
