@@ -245,6 +245,13 @@ class LearnerConfig:
         unit="env steps",
         interval="[1, inf)",
     )
+    double_q: bool = setting(
+        False,
+        "double Q-learning (van Hasselt et al. 2016): the online network chooses the action whose "
+        "value the target network tells",
+        binds="run",
+        before=True,
+    )
     target_period: int = setting(
         2_000,
         "the target network is updated this often",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mario_rl.agent.dqn import DQN, TensorBatch, double_q_target
+from mario_rl.agent.dqn import DQN, TDTarget, TensorBatch, double_q_target, q_target
 from mario_rl.agent.learner import LearnerState
 from mario_rl.agent.losses import quantile_huber
 from mario_rl.agent.network import DuelingNetwork
@@ -62,13 +62,14 @@ def saved(learner: DQN, tmp_path: Path) -> LearnerState:
     return from_plain(LearnerState, content)
 
 
-def target_by_hand(learner: DQN, batch: Batch) -> np.ndarray:
+def target_by_hand(learner: DQN, batch: Batch, double_q: bool) -> np.ndarray:
     """One number at a time."""
-    q_online = learner.online_net.q_values(batch.next_obs)
+    chosen_by = learner.online_net if double_q else learner.target_net
+    q_values = chosen_by.q_values(batch.next_obs)
     target = quantiles_of(learner.target_net, batch.next_obs)
     return np.array(
         [
-            batch.returns[i] + batch.discounts[i] * target[i, int(np.argmax(q_online[i]))]
+            batch.returns[i] + batch.discounts[i] * target[i, int(np.argmax(q_values[i]))]
             for i in range(len(batch.returns))
         ]
     )
@@ -94,15 +95,25 @@ def loss_by_hand(quantiles: np.ndarray, target: np.ndarray, kappa: float) -> flo
 # the target
 
 
-def target_of(returns, discounts, next_online, next_target) -> torch.Tensor:
+def target_of(td_target: TDTarget, returns, discounts, next_online, next_target) -> torch.Tensor:
     """With networks that say the same of every observation."""
     zeros = torch.zeros(len(returns))
     batch = TensorBatch(zeros, zeros, returns, discounts, zeros, zeros)
-    return double_q_target(batch, lambda obs: next_online, lambda obs: next_target)
+    return td_target(batch, lambda obs: next_online, lambda obs: next_target)
 
 
-def test_double_dqn_target_by_hand():
+@pytest.mark.parametrize(
+    ("td_target", "expected"),
+    [
+        # By the means of its quantiles the online network chooses actions 1, 0, 1 ...
+        (double_q_target, [[1 + 0.5 * 4, 1 + 0.5 * 6], [-2.0, -2.0], [0.5 - 0.5, 0.5 + 0.5]]),
+        # ... and the target network 0, 0, 0.
+        (q_target, [[1 + 0.5 * 9, 1 + 0.5 * 9], [-2.0, -2.0], [0.5 + 9 / 4, 0.5 + 9 / 4]]),
+    ],
+)
+def test_target_by_hand(td_target, expected):
     target = target_of(
+        td_target,
         returns=torch.tensor([1.0, -2.0, 0.5]),
         discounts=torch.tensor([0.5, 0.0, 0.25]),
         next_online=torch.tensor(
@@ -112,17 +123,8 @@ def test_double_dqn_target_by_hand():
             [[[9.0, 9.0], [4.0, 6.0]], [[8.0, 8.0], [7.0, 7.0]], [[9.0, 9.0], [-2.0, 2.0]]]
         ),
     )
-    # By the means of its quantiles the online network chooses actions 1, 0, 1.
-    assert target.tolist() == [[1 + 0.5 * 4, 1 + 0.5 * 6], [-2.0, -2.0], [0.5 - 0.5, 0.5 + 0.5]]
+    assert target.tolist() == expected
     assert target.dtype == torch.float32
-
-
-def test_target_is_not_that_of_the_plain_dqn():
-    q_online, q_target = torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[10.0], [0.0]]])
-    zero, one = torch.zeros(1), torch.ones(1)
-    double = target_of(zero, one, q_online, q_target)
-    assert double.item() == 0.0
-    assert double.item() not in (q_target.max().item(), q_online.max().item())
 
 
 @pytest.mark.parametrize("kappa", [0.03, 1.0])
@@ -194,13 +196,13 @@ def test_order_of_the_frames_matters():
 # the update
 
 
-@pytest.mark.parametrize("num_quantiles", [1, 32])
-def test_update_reports_errors_loss_and_q_values(num_quantiles):
-    learner = make_learner(learning_rate=1e-2, num_quantiles=num_quantiles)
+@pytest.mark.parametrize(("num_quantiles", "double_q"), [(1, True), (32, True), (32, False)])
+def test_update_reports_errors_loss_and_q_values(num_quantiles, double_q):
+    learner = make_learner(learning_rate=1e-2, num_quantiles=num_quantiles, double_q=double_q)
     for seed in range(3):  # so that the two networks differ
         learner.update(make_batch(seed=seed))
     batch = make_batch(seed=9, returns=np.array([0.3, -0.2, 6.0, -7.0], dtype=np.float32))
-    td_target = target_by_hand(learner, batch)
+    td_target = target_by_hand(learner, batch, double_q)
     quantiles = quantiles_of(learner.online_net, batch.obs)[np.arange(4), batch.actions]
     errors = td_target.mean(axis=1) - quantiles.mean(axis=1)
     if num_quantiles == 1:

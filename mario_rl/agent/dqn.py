@@ -1,9 +1,10 @@
-"""The default learner: double Q-learning on n-step returns with a weighted quantile loss.
+"""The default learner: Q-learning on n-step returns with a weighted quantile loss.
 
-Double DQN (van Hasselt et al. 2016), n-step targets and prioritized weights combined as in Rainbow
-(Hessel et al. 2018), gradients clipped to a norm as in the dueling paper (Wang et al. 2016). What
-is learned is the distribution of the return, by its quantiles (QR-DQN, Dabney et al. 2018).
-Deviation: the policy that is evaluated and saved has an average of the weights (see `DQN`).
+What is learned is the distribution of the return, by its quantiles (QR-DQN, Dabney et al. 2018).
+n-step targets and prioritized weights are combined as in Rainbow (Hessel et al. 2018), gradients
+clipped to a norm as in the dueling paper (Wang et al. 2016); double Q-learning (van Hasselt et al.
+2016) is an option. Deviation: the policy that is evaluated and saved has an average of the weights
+(see `DQN`).
 """
 
 import copy
@@ -48,13 +49,26 @@ class _Step(NamedTuple):
 TDTarget = Callable[[TensorBatch, DuelingNetwork, DuelingNetwork], torch.Tensor]
 
 
+def q_target(
+    batch: TensorBatch, online_net: DuelingNetwork, target_net: DuelingNetwork
+) -> torch.Tensor:
+    """td_target = R + discount * Z_target(s', argmax over a of Q_target(s', a)), where Z are the
+    quantiles and Q their mean, float32 [B, num_quantiles]."""
+    quantiles = target_net(batch.next_obs)
+    return _td_target(batch, quantiles, quantiles)
+
+
 def double_q_target(
     batch: TensorBatch, online_net: DuelingNetwork, target_net: DuelingNetwork
 ) -> torch.Tensor:
-    """td_target = R + discount * Z_target(s', argmax over a of Q_online(s', a)), where Z are the
-    quantiles and Q their mean, float32 [B, num_quantiles]."""
-    next_actions = online_net(batch.next_obs).mean(dim=2).argmax(dim=1)
-    next_quantiles = of_actions(target_net(batch.next_obs), next_actions)
+    """As `q_target`, but with the argmax over a of Q_online(s', a)."""
+    return _td_target(batch, online_net(batch.next_obs), target_net(batch.next_obs))
+
+
+def _td_target(
+    batch: TensorBatch, chosen_by: torch.Tensor, quantiles: torch.Tensor
+) -> torch.Tensor:
+    next_quantiles = of_actions(quantiles, chosen_by.mean(dim=2).argmax(dim=1))
     return batch.returns[:, None] + batch.discounts[:, None] * next_quantiles
 
 
@@ -76,18 +90,19 @@ class DQN:
         self,
         network: DuelingNetwork,
         config: LearnerConfig,
-        td_target: TDTarget = double_q_target,
+        td_target: TDTarget | None = None,
         captured: bool = False,
     ) -> None:
         """
         Args:
+            td_target: None is `q_target` or `double_q_target`, as `config.double_q` says.
             captured: compute updates by a CUDA graph. `make gpu-check` measures what that saves.
         """
         self.device = next(network.parameters()).device
         self._max_grad_norm = config.max_grad_norm
         self._kappa = config.reward_scale
         self._loss = LOSSES.get(config.loss)
-        self._td_target = td_target
+        self._td_target = td_target or (double_q_target if config.double_q else q_target)
         self.online_net = network
         self.target_net = copy.deepcopy(network).requires_grad_(False)
         self.acting_net = copy.deepcopy(self.target_net)
@@ -155,7 +170,7 @@ class DQN:
         """The update itself, without waiting for the device. A graph repeats it with other values
         in the same tensors: what changes from update to update must be in one."""
         with torch.no_grad():
-            # Two networks look at these: convert them once.
+            # With double Q-learning two networks look at these: convert them once.
             batch = batch._replace(next_obs=self.online_net.pixels(batch.next_obs))
             td_target = self._td_target(batch, self.online_net, self.target_net)
         quantiles = of_actions(self.online_net(batch.obs), batch.actions)
