@@ -354,7 +354,7 @@ def test_missing_settings_are_what_runs_did_before_there_were_these():
         "hold_actions": False, "retry_share": 0.0, "view": "screen", "pixels": "grey",
         "emulator": "nes-py", "show_buttons": False, "reward_scale": 1.0, "eps_ladder": 0.0,
         "network_width": 1.0,
-        "num_quantiles": 1, "lr_decay": 0, "death_penalty": 2.5,
+        "num_quantiles": 1, "lr_decay": 0, "death_penalty": 2.5, "frame_size": 84, "double_q": True,
     }  # fmt: skip
     assert Config.from_dict({}) == Config().replaced(before) != Config()
     partial = {"learner": {"gamma": 0.5}}
@@ -447,7 +447,7 @@ def test_a_setting_must_say_what_it_binds():
 def test_weights_depend_on_what_the_network_sees_and_means():
     # A setting that is moved from here lets a model be continued with weights that mean nothing.
     assert set(bound("weights")) == {
-        "action_set", "view", "pixels", "show_buttons", "learner", "network_width",
+        "action_set", "view", "frame_size", "pixels", "show_buttons", "learner", "network_width",
         "num_quantiles", "reward_scale",
     }  # fmt: skip
     assert set(bound("replay")) == {
