@@ -27,7 +27,7 @@ from mario_rl.config import EnvConfig
 from mario_rl.games.interface import FRAME_SKIP
 from mario_rl.games.mario_game import MarioGame
 
-CONFIG = EnvConfig(stage="1-1", emulator="nes-py")
+CONFIG = EnvConfig(stage="1-1", emulator="nes-py", frame_size=84)
 # They clear the stage in 550 decisions; they do not reach the flag here.
 _SCRIPT = (ROOT / "tests" / "data" / "clear_1-1.txt").read_text().strip()
 ACTIONS = [int(action) for action in _SCRIPT[: scaled(300)]]

@@ -38,7 +38,9 @@ from mario_rl.training.assembly import build_learner
 
 BATCH_SIZE, NUM_ACTIONS = 256, 7
 # As large as `PlainNetwork`
-NATURE_CONFIG = Config().replaced({"network_width": 1.0, "num_quantiles": 1, "frame_size": 84})
+NATURE_CONFIG = Config().replaced(
+    {"network_width": 1.0, "num_quantiles": 1, "frame_size": 84, "double_q": True}
+)
 UPDATES = scaled(6)  # of a round
 BAR = 2.0 if cpu_has_fast_bfloat16() else 1.2
 
@@ -199,6 +201,7 @@ def curves(path: Path) -> None:
             "importance_steps": 1000, "network_width": 1.0, "num_quantiles": 1,
             "n_step": 3, "reward_scale": 1.0,
             "lr_decay": 0, "eps_ladder": 0.0, "hold_actions": False, "frame_size": 84,
+            "double_q": True,
         }
     )  # fmt: skip
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")

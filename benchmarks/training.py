@@ -24,6 +24,7 @@ CONFIG = Config().replaced(
         "num_envs": 8,
         "batch_size": 256,
         "replay_ratio": 8.0,
+        "frame_size": 84,
         "network_width": 1.0,
         "num_quantiles": 1,
         "replay_capacity": 100_000,
