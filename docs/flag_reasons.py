@@ -19,8 +19,8 @@ all games count together. *Kept by* says what a setting belongs to:
 - *run*: `--resume` keeps it, `continue_training.py` takes another value.
 - *nothing*: the budget, and how the machine is used. `--resume` takes another value.
 
-`--no-show-buttons`, `--no-hold-actions`, `--no-double-q` and `--no-deterministic` say no. Some flags limit each
-other; a value that does not fit is refused with one line:
+`--no-show-buttons`, `--no-hold-actions`, `--no-double-q` and `--no-deterministic` say no. Some
+flags limit each other; a value that does not fit is refused with one line:
 
 - `--eps-end` is at most `--eps-start`.
 - `--learning-starts` is at least `--batch-size`, and at least `--num-envs` * (`--n-step` + 1), when

@@ -193,8 +193,11 @@ def test_states_go_on_alike_in_another_process_and_other_bytes_are_refused():
     good, workers = states[0], WorkerGames(CONFIG, NUM_ENVS, pytest.fail, NUM_RETRYING)
     of_another_core = good.replace(b"FCS", b"fcs")
     greatest = b"\xff\xff\xff\x7f" + good[4:]
-    wrongs = (b"", good[:-1], good + b"x", b"\xff" * len(good), of_another_core, greatest)
-    for wrong in wrongs:
+    of_another_stage = MarioGame(replace(CONFIG, stage="1-2")).state()
+    for wrong in (
+        b"", good[:-1], good + b"x", b"\xff" * len(good), of_another_core, greatest,
+        of_another_stage,
+    ):  # fmt: skip
         with pytest.raises(UserError, match="the checkpoint cannot be restored"):
             other.restore(games.positions, [wrong] * NUM_ENVS)
     # Of different lengths

@@ -50,6 +50,7 @@ class MarioGame:
         self._observer = Observer(config, self._emulator)
         self._reward: Reward = REWARDS.get(config.reward)(config)
         self._buttons = button_bytes(config.action_set)
+        self._stage = config.stage
         self._single_stage = config.stage != FULL_GAME
         self._stall_steps = config.stall_steps
         self._save_points = save_points
@@ -174,6 +175,8 @@ class MarioGame:
         status = Status(*head["status"].tolist())
         if status.outcome >= len(OUTCOMES):
             raise ValueError(f"there is no outcome {status.outcome}")
+        if self._single_stage and f"{status.world}-{status.stage}" != self._stage:
+            raise ValueError(f"a state of stage {status.world}-{status.stage}")
         self._status = status._replace(saved=bool(status.saved))
         self._lives = int(head["lives"])
         self._steps_without_progress = int(head["steps_without_progress"])
