@@ -1,10 +1,12 @@
 """The learner's samples/s on one core, against the same update as one writes it at first.
 
 `python -m benchmarks.learner curves` trains both on a small task and plots how they learn;
-`python -m benchmarks.learner profile` tells which operators the time goes to.
+`python -m benchmarks.learner profile` tells which operators the time goes to, and `python -m
+benchmarks.learner sizes` what the size of the picture and double Q-learning cost.
 """
 
 import copy
+import statistics
 import sys
 import tempfile
 import time
@@ -31,7 +33,7 @@ from mario_rl.agent.learner import Update
 from mario_rl.agent.network import DuelingNetwork
 from mario_rl.config import STACK, Config, LearnerConfig
 from mario_rl.device import trunk_dtype
-from mario_rl.machine import cpu_has_fast_bfloat16
+from mario_rl.machine import available_cores, cpu_has_fast_bfloat16, keep_freed_memory
 from mario_rl.registry import LEARNERS
 from mario_rl.replay.prioritized import Batch
 from mario_rl.training.assembly import build_learner
@@ -181,6 +183,36 @@ def profile() -> None:
             print(f"  {share:6.1%}  {operator.self_cpu_time_total / 3000:6.1f} ms  {operator.key}")
 
 
+def sizes() -> None:
+    """Milliseconds for an update of the default learner, medians of updates in turns."""
+    keep_freed_memory()
+    variants = [(size, double_q) for size in (84, 63, 42) for double_q in (True, False)]
+    print("| picture | double Q-learning | threads | ms |\n| --- | --- | --- | --- |")
+    for threads in range(1, available_cores() + 1):
+        torch.set_num_threads(threads)
+        learners = {
+            (size, double_q): new_learner(
+                "ours", Config().replaced({"frame_size": size, "double_q": double_q})
+            )
+            for size, double_q in variants
+        }
+        batches = {size: random_batch(BATCH_SIZE, size) for size, _ in variants}
+        durations: dict[tuple[int, bool], list[float]] = {variant: [] for variant in variants}
+        for _ in range(14):
+            for variant, learner in learners.items():
+                learner.update(batches[variant[0]])  # brings it into the cache
+                started = time.perf_counter()
+                learner.update(batches[variant[0]])
+                durations[variant].append(1000 * (time.perf_counter() - started))
+        for (size, double_q), times in durations.items():
+            milliseconds = statistics.median(times[2:])
+            print(
+                f"| {size}x{size} | {'yes' if double_q else 'no'} | {threads} | "
+                f"{milliseconds:.0f} |",
+                flush=True,
+            )
+
+
 def curves(path: Path) -> None:
     """Train on the corridor of the tests: 3 seeds with each learner; a plot and a table."""
     import matplotlib.pyplot as plt
@@ -246,6 +278,8 @@ if __name__ == "__main__":
         curves(ROOT / "docs" / "images" / "learner_curves.png")
     elif sys.argv[1:] == ["profile"]:
         profile()
+    elif sys.argv[1:] == ["sizes"]:
+        sizes()
     else:
         contenders = {
             name: lambda turns, name=name: _contend(name, turns) for name in ("ours", "plain")
