@@ -35,6 +35,11 @@ def parse_flags() -> Namespace:
         help="file format of the figure that --save writes (default: png)",
     )
     parser.add_argument(
+        "--html",
+        action="store_true",
+        help="write an interactive report for a browser into stats/",
+    )
+    parser.add_argument(
         "--output",
         type=output_file("csv", *FIGURES),
         metavar="FILE",
@@ -57,12 +62,23 @@ def main() -> None:
     groups = comparison.group_seeds(runs) if args.group else comparison.ungrouped(runs)
     table = comparison.table(groups)
     # Files are written, and a window opens, even if nobody reads the table.
-    makes_file = args.save or args.output or args.show
+    makes_file = args.save or args.output or args.show or args.html
     show_line = tell if makes_file else say
     show_line(comparison.format_table(table))
     for note in comparison.notes(groups):
         show_line(note)
     if not makes_file:
+        return
+
+    if args.html:
+        from mario_rl.reports.html import write_comparison_report
+
+        report = comparison.comparison_path(
+            args.output_dir, args.run_names, "html", x="steps", grouped=args.group
+        )
+        write_comparison_report(groups, table, report)
+        show_line(str(report))
+    if not (args.save or args.output or args.show):
         return
 
     from mario_rl.reports import plots

@@ -35,6 +35,11 @@ def main() -> None:
         default=".",
         help="where models/, checkpoints/, stats/ and videos/ lie (default: the current directory)",
     )
+    parser.add_argument(
+        "--html",
+        action="store_true",
+        help="write report.html instead, an interactive report for a browser",
+    )
     args = parser.parse_args()
 
     paths = RunPaths(args.output_dir, args.run_name)
@@ -42,6 +47,14 @@ def main() -> None:
 
     from mario_rl.reports import plots
     from mario_rl.reports.recorded_runs import read_run
+
+    if args.html:
+        from mario_rl.reports.html import write_run_report
+
+        report = paths.stats / "report.html"
+        write_run_report(paths, read_run(args.run_name, args.output_dir), report)
+        say(str(report))
+        return
 
     def draw(figure: "Figure") -> None:
         plots.draw_training(figure, read_run(args.run_name, args.output_dir))

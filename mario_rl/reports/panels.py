@@ -163,6 +163,15 @@ def _draw_error_bars(
     )
 
 
+_AXES = {
+    "free": _free_axis,
+    "from zero": _axis_from_zero,
+    "percent": _percent_axis,
+    "stage": _stage_axis,
+    "log": _log_axis,
+}
+
+
 @dataclass(frozen=True)
 class Quantity:
     """What one panel shows."""
@@ -173,13 +182,17 @@ class Quantity:
     column: str
     noisy: bool  # whether runs are compared by its moving average
     draw: Callable[[Axes, RecordedRun, pd.Series, pd.Series], None]  # one run, over its env steps
-    set_axis: Callable[[Axes], None]  # scale, limits and ticks of the y axis
+    axis: Literal["free", "from zero", "percent", "stage", "log"]  # y
 
     def rows(self, run: RecordedRun) -> pd.DataFrame:
         """The table that has the quantity; no rows if the run has no value of it."""
         table: pd.DataFrame = getattr(run, self.table)
         recorded = self.column in table and np.isfinite(table[self.column]).any()
         return table if recorded else table.iloc[:0]
+
+    def set_axis(self, panel: Axes) -> None:
+        """Scale, limits and ticks of the y axis, after the data are drawn."""
+        _AXES[self.axis](panel)
 
     def absence(self, runs: Sequence[RecordedRun]) -> str:
         """What is missing if no run has a value: a file, or rows of the table, or this column."""
@@ -193,28 +206,28 @@ class Quantity:
 # fmt: off
 RETURN = Quantity("Episode return", "undiscounted return (1 = 10 px)",
                   "episodes", "episode_return", noisy=True,
-                  draw=_draw_episodes, set_axis=_free_axis)
+                  draw=_draw_episodes, axis="free")
 FURTHEST_X = Quantity("Stage progression", "furthest x (px)",
                       "episodes", "max_x", noisy=True,
-                      draw=_draw_progress, set_axis=_axis_from_zero)
+                      draw=_draw_progress, axis="from zero")
 FURTHEST_STAGE = Quantity("Stage progression", "furthest world-stage, and part of it",
                           "episodes", "position", noisy=True,
-                          draw=_draw_progress, set_axis=_stage_axis)
+                          draw=_draw_progress, axis="stage")
 CLEAR_RATE = Quantity("Evaluation: clear rate", "episodes that cleared a stage",
                       "evaluations", "clear_rate", noisy=False,
-                      draw=_draw_clear_rate, set_axis=_percent_axis)
+                      draw=_draw_clear_rate, axis="percent")
 LOSS = Quantity("Loss", "importance-weighted loss of the quantiles",
                 "updates", "loss", noisy=True,
-                draw=_draw_updates, set_axis=_log_axis)
+                draw=_draw_updates, axis="log")
 EPSILON = Quantity("Exploration", "epsilon of the game that explores most",
                    "updates", "epsilon", noisy=False,
-                   draw=_draw_epsilon, set_axis=_percent_axis)
+                   draw=_draw_epsilon, axis="percent")
 MEAN_X = Quantity("Evaluation: furthest x", "mean furthest x (px)",
                   "evaluations", "mean_x", noisy=False,
-                  draw=_draw_evaluations, set_axis=_axis_from_zero)
+                  draw=_draw_evaluations, axis="from zero")
 MEAN_STAGES = Quantity("Evaluation: stages cleared", "mean stages per episode",
                        "evaluations", "mean_stages_cleared", noisy=False,
-                       draw=_draw_evaluations, set_axis=_axis_from_zero)
+                       draw=_draw_evaluations, axis="from zero")
 # fmt: on
 SINGLE_STAGE_PANELS = (RETURN, FURTHEST_X, CLEAR_RATE, LOSS, EPSILON, MEAN_X)
 # In the full game x begins again in each stage, and says little by itself.

@@ -185,8 +185,8 @@ def _compare(panel: Axes, quantity: Quantity, groups: Sequence[Group], x: str) -
     # The same window for all: with one each, the line of the longer run would be smoother.
     window = moving_average_window(rows) if averaged else 1
     for i, group in enumerate(groups):
-        if curves := _curves(group, quantity, X_COLUMNS[x], window):
-            _draw_group(panel, curves, evaluations, _line_style(i))
+        if drawn := curves(group, quantity, X_COLUMNS[x], window):
+            _draw_group(panel, drawn, evaluations, _line_style(i))
     _finish(panel, quantity, runs)
     if averaged:
         panel.set_title(f"{quantity.title}, mean of last {window}")
@@ -207,9 +207,9 @@ def _line_style(index: int) -> dict[str, Any]:
     return {"color": LINE_COLOURS[colour], "linestyle": LINE_DASHES[dashes]}
 
 
-def _curves(group: Group, quantity: Quantity, x_column: str, window: int) -> list[Curve]:
+def curves(group: Group, quantity: Quantity, x_column: str, window: int) -> list[Curve]:
     """What is drawn of each run that has the quantity."""
-    curves = []
+    found = []
     for run in group.runs:
         rows = quantity.rows(run)
         if rows.empty:
@@ -218,8 +218,8 @@ def _curves(group: Group, quantity: Quantity, x_column: str, window: int) -> lis
         if window > 1:
             values = moving_average(values, window)
         present = values.notna()
-        curves.append(Curve(rows[x_column][present].to_numpy(float), values[present].to_numpy()))
-    return curves
+        found.append(Curve(rows[x_column][present].to_numpy(float), values[present].to_numpy()))
+    return found
 
 
 def _draw_group(panel: Axes, curves: list[Curve], markers: bool, style: dict[str, Any]) -> None:

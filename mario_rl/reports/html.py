@@ -1,0 +1,210 @@
+"""A report for a browser: one file that needs no network.
+
+Plotly (https://plotly.com/javascript) draws the charts. It is packed with gzip into the file; the
+browser unpacks it.
+"""
+
+import base64
+import gzip
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from mario_rl.config import Config, settings
+from mario_rl.errors import UserError
+from mario_rl.reports.charts import Chart, comparison_charts, run_charts
+from mario_rl.reports.comparison import Group, format_table, notes
+from mario_rl.reports.output import write_output
+from mario_rl.reports.recorded_runs import RecordedRun
+from mario_rl.settings import flag_of
+from mario_rl.storage.paths import RunPaths
+from mario_rl.training.description import Description, read_description
+
+_TEMPLATE = Path(__file__).with_name("report.html")
+_VIDEO_SUFFIXES = (".mp4", ".webm")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page. The body is HTML."""
+
+    title: str
+    body: str
+
+
+def write_run_report(paths: RunPaths, run: RecordedRun, path: Path) -> None:
+    """Write the report of one run.
+
+    Raises:
+        UserError: if Plotly is not installed, or the file cannot be written.
+    """
+    description = None if "run.json" in run.missing else read_description(paths)
+    sections = [
+        Section("Evaluations", _evaluations(run)),
+        Section("Settings", _settings([run])),
+        *_videos(paths, path),
+        *(_about(description) if description else ()),
+    ]
+    stage = "the full game" if run.full_game else f"stage {run.config.env.stage}"
+    summary = (
+        f"{stage}, iteration {run.iteration}, seed {run.config.run.seed}: "
+        f"{run.total('episodes'):,.0f} episodes, {run.total('env_steps'):,.0f} env steps, "
+        f"{run.total('hours'):.2f} hours"
+    )
+    _write(path, run.name, summary, run_charts(run), sections)
+
+
+def write_comparison_report(groups: Sequence[Group], table: pd.DataFrame, path: Path) -> None:
+    """Write the report of several runs; `table` is that of `comparison`.
+
+    Raises:
+        UserError: as `write_run_report`.
+    """
+    runs = [run for group in groups for run in group.runs]
+    text = "\n".join(f"<p>{_text(note)}</p>" for note in notes(groups))
+    sections = [
+        Section("Results", f"<pre tabindex=0>{_text(format_table(table))}</pre>{text}"),
+        Section("Settings that differ", _settings(runs)),
+    ]
+    title = " and ".join(group.label for group in groups)
+    _write(path, title, f"{len(runs)} runs", comparison_charts(groups), sections)
+
+
+def _write(
+    path: Path, title: str, summary: str, charts: list[Chart], sections: Sequence[Section]
+) -> None:
+    body = "\n".join(
+        f"<section><h2>{_text(one.title)}</h2>\n{one.body}</section>" for one in sections
+    )
+    values = {
+        "title": _text(title),
+        "summary": _text(summary),
+        "sections": body,
+        # In a script only "</" and "<!--" would be read as HTML.
+        "charts": json.dumps(charts, separators=(",", ":")).replace("<", "\\u003c"),
+        "plotly": base64.b64encode(gzip.compress(_plotly().encode(), mtime=0)).decode(),
+    }
+    template = _TEMPLATE.read_text(encoding="utf-8")
+    page = re.sub(r"@(\w+)@", lambda match: values[match[1]], template)
+    write_output(path, lambda file: file.write(page.encode(errors="replace")))
+
+
+def _plotly() -> str:
+    """
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise UserError("--html needs Plotly: pip install plotly") from None
+    script: str = get_plotlyjs()
+    return script
+
+
+def _evaluations(run: RecordedRun) -> str:
+    if run.evaluations.empty:
+        return "<p>No evaluation yet.</p>"
+    header = ("env steps", "hours", "cleared", "95 % interval", "mean x", "mean return", "best")
+    rows = (
+        (
+            f"{row.env_steps:,.0f}",
+            f"{row.hours:.2f}",
+            f"{row.clears:.0f} of {row.eval_episodes:.0f}",
+            f"{row.clear_rate_low:.0%} to {row.clear_rate_high:.0%}",
+            f"{row.mean_x:,.0f}",
+            f"{row.mean_return:.1f}",
+            "best model" if row.is_best else "",
+        )
+        for row in run.evaluations.itertuples()
+    )
+    return _table(header, rows)
+
+
+def _settings(runs: Sequence[RecordedRun]) -> str:
+    """The settings: of one run all, with those that are not the default marked; of several runs
+    those in which they differ."""
+    default = Config().flat()
+    values = [run.config.flat() for run in runs]
+    rows = []
+    for _, item in settings():
+        own = [one[item.name] for one in values]
+        if len(runs) > 1 and len(set(map(str, own))) == 1:
+            continue
+        cells = [f"<mark>{_text(v)}</mark>" if v != default[item.name] else _text(v) for v in own]
+        rows.append((_text(flag_of(item.name)), *cells, _text(default[item.name])))
+    if not rows:
+        return "<p>None.</p>"
+    names = [_text(run.name) for run in runs] if len(runs) > 1 else ["value"]
+    return _table(("flag", *names, "default"), rows, is_html=True)
+
+
+def _videos(paths: RunPaths, page: Path) -> Iterator[Section]:
+    """The videos of the run, which lie beside the report and are not part of it."""
+    folder = paths.output_dir / "videos"
+    found = [
+        file
+        for file in sorted(folder.glob(f"{paths.run_name}_*"))
+        if file.suffix in _VIDEO_SUFFIXES
+    ]
+    if not found:
+        return
+    start = page.resolve().parent
+    figures = []
+    for file in found:
+        link = _text(quote(Path(os.path.relpath(file.resolve(), start)).as_posix()))
+        figures.append(
+            f'<figure><video controls preload="metadata" src="{link}" '
+            f'aria-label="{_text(file.name)}"></video><figcaption>{_text(file.name)}</figcaption>'
+            "</figure>"
+        )
+    yield Section("Videos", f'<div class="videos">{"".join(figures)}</div>')
+
+
+def _about(description: Description) -> Iterator[Section]:
+    parents = description.lineage.parents
+    if parents:
+        header = ("iteration", "run", "clear rate", "mean x")
+        rows = (
+            (str(one.iteration), one.run_name, f"{one.clear_rate:.0%}", f"{one.mean_x:,.0f}")
+            for one in parents
+        )
+        yield Section("Models that it descends from", _table(header, rows))
+    facts: dict[str, Any] = {
+        "created": description.created,
+        "commit": description.git_commit or "unknown",
+        **description.versions,
+        **description.hardware,
+    }
+    table = _table(("what", "value"), ((key, str(value)) for key, value in facts.items()))
+    sessions = _table(
+        ("started", "at env step", "command"),
+        ((one.started, f"{one.env_steps:,}", one.command) for one in description.sessions),
+    )
+    yield Section("Sessions", sessions)
+    yield Section("Machine and versions", table)
+
+
+def _table(header: Sequence[str], rows: Any, is_html: bool = False) -> str:
+    form = str if is_html else _text
+    head = "".join(f'<th scope="col">{form(cell)}</th>' for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{form(cell)}</td>" for cell in row) + "</tr>\n" for row in rows
+    )
+    return (
+        '<div class="scroll" tabindex="0"><table>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _text(value: object) -> str:
+    """As HTML shows it."""
+    return escape(str(value))
