@@ -7,7 +7,7 @@ _A_BIT, _B_BIT = 0x80, 0x40
 _ENEMY_TYPES = range(0x16, 0x1B)  # of the five on the screen
 _BOWSER, _FLAG = 0x2D, 0x31  # two of the types; they end a stage
 _PAGE, _LEFT = 0x6D, 0x86  # of Mario in the stage: pages of 256 pixels, and pixels
-_SCREEN_LEFT = 0x071C  # of the screen in the stage, pixels modulo 256
+_SCREEN_PAGE, _SCREEN_LEFT = 0x071A, 0x071C  # of the screen in the stage, as of Mario
 _TOP_PAGE, _TOP = 0xB5, 0x03B8  # of Mario on the screen; page 0 is above it, 2 below
 _WARP_ZONE = 0x06D6  # not 0 when the screen has reached one
 _LIVES = 0x075A  # runs 2, 1, 0, 255
@@ -61,6 +61,11 @@ class Memory:
         left = (self.ram[_LEFT] - self.ram[_SCREEN_LEFT]) % 256
         top = 256 * (self.ram[_TOP_PAGE] - 1) + self.ram[_TOP]
         return left + _MARIO_MIDDLE[0], top + _MARIO_MIDDLE[1]
+
+    @property
+    def screen_left(self) -> int:
+        """Pixels from the left of the stage to the left of the screen."""
+        return 256 * self.ram[_SCREEN_PAGE] + self.ram[_SCREEN_LEFT]
 
     @property
     def score(self) -> int:

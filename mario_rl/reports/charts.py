@@ -5,8 +5,11 @@ A chart is a dictionary of JSON values:
     title, unit, axis   of its `Quantity`
     absence             what is missing, if there is nothing to draw
     x                   a list of {"episodes", "steps", "hours"}: lists of numbers
+    x_title, x_stages   if the chart has an x of its own, under the key "own"
+    picture             behind the chart: {"source", a data URL, and "width" in units of x}
     lines               a list of {name, x (an index into the list), y, shape, colour} and, for an
-                        interval, low and high; shape is line, steps, dots, triangles or star
+                        interval, low and high; shape is line, line+dots, steps,
+                        dots, triangles, star or bars
 """
 
 from collections.abc import Sequence
@@ -35,6 +38,29 @@ COLOURS = ("blue", "vermilion", "green", "purple", "orange", "sky", "grey")
 def run_charts(run: RecordedRun) -> list[Chart]:
     """The panels of one run."""
     return [_run_chart(run, quantity) for quantity in _quantities([run])]
+
+
+def losses_chart(run: RecordedRun) -> Chart:
+    """Where training games ended without a clear, in the second half of the run: how many, for
+    each 16 pixels (a block) of the stage or, in the full game, for each stage."""
+    games = pd.concat([run.episodes, run.retries])
+    late = games[games["env_steps"] > run.total("env_steps") / 2]
+    lost = late[late["outcome"] != "clear"]
+    column, unit, width = ("position", "stage", 1) if run.full_game else ("max_x", "px", 16)
+    places = (lost[column] // width * width).value_counts().sort_index()
+    return {
+        "title": "Where games are lost",
+        "unit": "games of the second half of the run",
+        "axis": "free",
+        "absence": "no game was lost yet",
+        "x_title": "furthest x (px)" if unit == "px" else "furthest stage",
+        "x_stages": run.full_game,
+        "x": [{"own": _list(places.index.to_numpy(float) + (0 if run.full_game else width / 2))}],
+        "lines": [
+            {"name": "lost games", "x": 0, "y": _list(places.to_numpy()), "shape": "bars",
+             "colour": "vermilion"}
+        ] if len(places) else [],
+    }  # fmt: skip
 
 
 def comparison_charts(groups: Sequence[Group]) -> list[Chart]:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from mario_rl.config import Config, settings
 from mario_rl.errors import UserError
-from mario_rl.reports.charts import Chart, comparison_charts, run_charts
+from mario_rl.reports.charts import Chart, comparison_charts, losses_chart, run_charts
 from mario_rl.reports.comparison import Group, format_table, notes
 from mario_rl.reports.output import write_output
 from mario_rl.reports.recorded_runs import RecordedRun
@@ -59,7 +59,8 @@ def write_run_report(paths: RunPaths, run: RecordedRun, path: Path) -> None:
         f"{run.total('episodes'):,.0f} episodes, {run.total('env_steps'):,.0f} env steps, "
         f"{run.total('hours'):.2f} hours"
     )
-    _write(path, run.name, summary, run_charts(run), sections)
+    charts = [*run_charts(run), _losses(paths, run)]
+    _write(path, run.name, summary, charts, sections)
 
 
 def write_comparison_report(groups: Sequence[Group], table: pd.DataFrame, path: Path) -> None:
@@ -108,6 +109,22 @@ def _plotly() -> str:
         raise UserError("--html needs Plotly: pip install plotly") from None
     script: str = get_plotlyjs()
     return script
+
+
+def _losses(paths: RunPaths, run: RecordedRun) -> Chart:
+    """Where games are lost, over a picture of the stage if there is a model that can show it."""
+    chart = losses_chart(run)
+    if chart["lines"] and not run.full_game and paths.model.exists():
+        import cv2
+
+        from mario_rl.agent.saved_model import SavedModel
+        from mario_rl.reports.stage_picture import stage_picture
+
+        pixels = stage_picture(SavedModel.load(paths.model))
+        _, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+        source = "data:image/png;base64," + base64.b64encode(png.tobytes()).decode()
+        chart["picture"] = {"source": source, "width": pixels.shape[1]}
+    return chart
 
 
 def _evaluations(run: RecordedRun) -> str:
