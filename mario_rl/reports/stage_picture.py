@@ -21,7 +21,8 @@ def stage_picture(model: SavedModel) -> np.ndarray:
     """The stage without its status bar, from the left to where the model's greedy policy comes.
 
     Each column is shown as it was when it first came onto the screen, from the right: so Mario is
-    on none but the first ones.
+    on none but the first ones. The screen lags behind the memory by a frame, in which the stage
+    moves by up to 3 pixels.
 
     Returns:
         uint8 [208, width, 3] RGB.
