@@ -71,13 +71,14 @@ def main() -> None:
         return
 
     if args.html:
-        from mario_rl.reports.html import write_comparison_report
+        from mario_rl.reports.html import comparison_report
 
-        report = comparison.comparison_path(
+        place = comparison.comparison_path(
             args.output_dir, args.run_names, "html", x="steps", grouped=args.group
         )
-        write_comparison_report(groups, table, report)
-        show_line(str(report))
+        page = comparison_report(groups, table).page()
+        write_output(place, lambda file: file.write(page))
+        show_line(str(place))
     if not (args.save or args.output or args.show):
         return
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mario_rl.cli import Parser, run_script
 from mario_rl.console import say, tell
-from mario_rl.reports.output import FIGURES, output_file
+from mario_rl.reports.output import FIGURES, output_file, write_output
 from mario_rl.storage.paths import RunPaths
 
 if TYPE_CHECKING:
@@ -49,11 +49,12 @@ def main() -> None:
     from mario_rl.reports.recorded_runs import read_run
 
     if args.html:
-        from mario_rl.reports.html import write_run_report
+        from mario_rl.reports.html import run_report
 
-        report = paths.stats / "report.html"
-        write_run_report(paths, read_run(args.run_name, args.output_dir), report)
-        say(str(report))
+        place = paths.stats / "report.html"
+        report = run_report(paths, read_run(args.run_name, args.output_dir), place)
+        write_output(place, lambda file: file.write(report.page()))
+        say(str(place))
         return
 
     def draw(figure: "Figure") -> None:

@@ -80,7 +80,9 @@ def _run_chart(run: RecordedRun, quantity: Quantity) -> Chart:
         return chart
     values = rows[quantity.column]
     if quantity.table == "evaluations":
-        _add(chart, "mean of the games", rows, values, "line+dots", "blue", _interval(rows, quantity))
+        _add(
+            chart, "mean of the games", rows, values, "line+dots", "blue", _interval(rows, quantity)
+        )
         best = run.best_evaluation
         if quantity.column == "clear_rate" and len(best):
             _add(chart, "best model", best, best[quantity.column], "star", "vermilion")
@@ -166,7 +168,9 @@ def _add(
     interval: tuple[pd.Series, pd.Series] | None = None,
 ) -> None:
     kept = _kept(len(rows))
-    chart["x"].append({key: _list(rows[column].to_numpy()[kept]) for key, column in X_COLUMNS.items()})
+    chart["x"].append(
+        {key: _list(rows[column].to_numpy()[kept]) for key, column in X_COLUMNS.items()}
+    )
     line = {
         "name": name,
         "x": len(chart["x"]) - 1,

@@ -22,7 +22,6 @@ from mario_rl.config import Config, settings
 from mario_rl.errors import UserError
 from mario_rl.reports.charts import Chart, comparison_charts, losses_chart, run_charts
 from mario_rl.reports.comparison import Group, format_table, notes
-from mario_rl.reports.output import write_output
 from mario_rl.reports.recorded_runs import RecordedRun
 from mario_rl.settings import flag_of
 from mario_rl.storage.paths import RunPaths
@@ -33,69 +32,81 @@ _VIDEO_SUFFIXES = (".mp4", ".webm")
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of the page. The body is HTML."""
+class Report:
+    """What a page shows."""
 
     title: str
-    body: str
+    summary: str
+    charts: list[Chart]
+    sections: list[tuple[str, str]]  # a title, and HTML
+
+    def parts(self) -> dict[str, str]:
+        """HTML for the places of the template that change while a run goes on, by their ids."""
+        sections = (
+            f"<section><h2>{_text(title)}</h2>\n{body}</section>" for title, body in self.sections
+        )
+        return {"summary": _text(self.summary), "sections": "\n".join(sections)}
+
+    def page(self, is_live: bool = False) -> bytes:
+        """The whole page.
+
+        Args:
+            is_live: let it ask its server for new `parts` and charts every few seconds.
+
+        Raises:
+            UserError: if Plotly is not installed.
+        """
+        values = self.parts() | {
+            "title": _text(self.title),
+            # In a script only "</" and "<!--" would be read as HTML.
+            "charts": json.dumps(self.charts, separators=(",", ":")).replace("<", "\\u003c"),
+            "plotly": base64.b64encode(gzip.compress(_plotly().encode(), mtime=0)).decode(),
+            "live": "yes" if is_live else "no",
+        }
+        template = _TEMPLATE.read_text(encoding="utf-8")
+        page = re.sub(r"@(\w+)@", lambda match: values[match[1]], template)
+        return page.encode(errors="replace")
 
 
-def write_run_report(paths: RunPaths, run: RecordedRun, path: Path) -> None:
-    """Write the report of one run.
+def run_report(paths: RunPaths, run: RecordedRun, place: Path | None = None) -> Report:
+    """The report of one run.
+
+    Args:
+        place: the file that will hold it; the run's videos are linked relative to that.
 
     Raises:
-        UserError: if Plotly is not installed, or the file cannot be written.
+        UserError: if its model is damaged.
     """
     description = None if "run.json" in run.missing else read_description(paths)
-    sections = [
-        Section("Evaluations", _evaluations(run)),
-        Section("Settings", _settings([run])),
-        *_videos(paths, path),
-        *(_about(description) if description else ()),
-    ]
     stage = "the full game" if run.full_game else f"stage {run.config.env.stage}"
-    summary = (
+    return Report(
+        run.name,
         f"{stage}, iteration {run.iteration}, seed {run.config.run.seed}: "
         f"{run.total('episodes'):,.0f} episodes, {run.total('env_steps'):,.0f} env steps, "
-        f"{run.total('hours'):.2f} hours"
+        f"{run.total('hours'):.2f} hours",
+        [*run_charts(run), _losses(paths, run)],
+        [
+            ("Evaluations", _evaluations(run)),
+            *(_videos(paths, place) if place else ()),
+            ("Settings", _settings([run])),
+            *(_about(description) if description else ()),
+        ],
     )
-    charts = [*run_charts(run), _losses(paths, run)]
-    _write(path, run.name, summary, charts, sections)
 
 
-def write_comparison_report(groups: Sequence[Group], table: pd.DataFrame, path: Path) -> None:
-    """Write the report of several runs; `table` is that of `comparison`.
-
-    Raises:
-        UserError: as `write_run_report`.
-    """
+def comparison_report(groups: Sequence[Group], table: pd.DataFrame) -> Report:
+    """The report of several runs; `table` is that of `comparison`."""
     runs = [run for group in groups for run in group.runs]
     text = "\n".join(f"<p>{_text(note)}</p>" for note in notes(groups))
-    sections = [
-        Section("Results", f"<pre tabindex=0>{_text(format_table(table))}</pre>{text}"),
-        Section("Settings that differ", _settings(runs)),
-    ]
-    title = " and ".join(group.label for group in groups)
-    _write(path, title, f"{len(runs)} runs", comparison_charts(groups), sections)
-
-
-def _write(
-    path: Path, title: str, summary: str, charts: list[Chart], sections: Sequence[Section]
-) -> None:
-    body = "\n".join(
-        f"<section><h2>{_text(one.title)}</h2>\n{one.body}</section>" for one in sections
+    return Report(
+        " and ".join(group.label for group in groups),
+        f"{len(runs)} runs",
+        comparison_charts(groups),
+        [
+            ("Results", f"<pre tabindex=0>{_text(format_table(table))}</pre>{text}"),
+            ("Settings that differ", _settings(runs)),
+        ],
     )
-    values = {
-        "title": _text(title),
-        "summary": _text(summary),
-        "sections": body,
-        # In a script only "</" and "<!--" would be read as HTML.
-        "charts": json.dumps(charts, separators=(",", ":")).replace("<", "\\u003c"),
-        "plotly": base64.b64encode(gzip.compress(_plotly().encode(), mtime=0)).decode(),
-    }
-    template = _TEMPLATE.read_text(encoding="utf-8")
-    page = re.sub(r"@(\w+)@", lambda match: values[match[1]], template)
-    write_output(path, lambda file: file.write(page.encode(errors="replace")))
 
 
 def _plotly() -> str:
@@ -164,7 +175,7 @@ def _settings(runs: Sequence[RecordedRun]) -> str:
     return _table(("flag", *names, "default"), rows, is_html=True)
 
 
-def _videos(paths: RunPaths, page: Path) -> Iterator[Section]:
+def _videos(paths: RunPaths, page: Path) -> Iterator[tuple[str, str]]:
     """The videos of the run, which lie beside the report and are not part of it."""
     folder = paths.output_dir / "videos"
     found = [
@@ -183,10 +194,10 @@ def _videos(paths: RunPaths, page: Path) -> Iterator[Section]:
             f'aria-label="{_text(file.name)}"></video><figcaption>{_text(file.name)}</figcaption>'
             "</figure>"
         )
-    yield Section("Videos", f'<div class="videos">{"".join(figures)}</div>')
+    yield ("Videos", f'<div class="videos">{"".join(figures)}</div>')
 
 
-def _about(description: Description) -> Iterator[Section]:
+def _about(description: Description) -> Iterator[tuple[str, str]]:
     parents = description.lineage.parents
     if parents:
         header = ("iteration", "run", "clear rate", "mean x")
@@ -194,7 +205,7 @@ def _about(description: Description) -> Iterator[Section]:
             (str(one.iteration), one.run_name, f"{one.clear_rate:.0%}", f"{one.mean_x:,.0f}")
             for one in parents
         )
-        yield Section("Models that it descends from", _table(header, rows))
+        yield ("Models that it descends from", _table(header, rows))
     facts: dict[str, Any] = {
         "created": description.created,
         "commit": description.git_commit or "unknown",
@@ -206,8 +217,8 @@ def _about(description: Description) -> Iterator[Section]:
         ("started", "at env step", "command"),
         ((one.started, f"{one.env_steps:,}", one.command) for one in description.sessions),
     )
-    yield Section("Sessions", sessions)
-    yield Section("Machine and versions", table)
+    yield ("Sessions", sessions)
+    yield ("Machine and versions", table)
 
 
 def _table(header: Sequence[str], rows: Any, is_html: bool = False) -> str:
