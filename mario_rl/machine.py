@@ -120,14 +120,8 @@ def _cpuinfo(key: str) -> str:
 def versions() -> dict[str, str]:
     """Python and the packages that can change a result."""
     found = {"python": platform.python_version()}
-    for name in (
-        "torch",
-        "numpy",
-        "opencv-python",
-        "nes-py",
-        "gym-super-mario-bros",
-        "stable-retro",
-    ):
+    games = ("nes-py", "gym-super-mario-bros", "stable-retro")
+    for name in ("torch", "numpy", "opencv-python", *games):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
