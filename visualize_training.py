@@ -40,6 +40,11 @@ def main() -> None:
         action="store_true",
         help="write report.html instead, an interactive report for a browser",
     )
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="show that report under an address of this machine, and follow the run until Ctrl-C",
+    )
     args = parser.parse_args()
 
     paths = RunPaths(args.output_dir, args.run_name)
@@ -48,6 +53,11 @@ def main() -> None:
     from mario_rl.reports import plots
     from mario_rl.reports.recorded_runs import read_run
 
+    if args.serve:
+        from mario_rl.reports.server import serve
+
+        serve(paths, say)
+        return
     if args.html:
         from mario_rl.reports.html import run_report
 

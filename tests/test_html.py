@@ -5,9 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from test_plots import write_run
 
 from mario_rl.agent.saved_model import SavedModel
 from mario_rl.agent.shipped import model_file
+from mario_rl.reports.server import server_of
 from mario_rl.reports.stage_picture import stage_picture
 from mario_rl.storage.files import read_json, write_json
 
@@ -151,6 +155,51 @@ def test_runs_are_compared(browser: Any, tmp_path: Path, group: list[str]) -> No
     assert page.locator("#plot2 .fills path").count() == (1 if group else 0), "the interval"
     assert "--seed" in page.locator("section", has_text="Settings that differ").inner_text()
     assert not complaints
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Any]:
+    pytest.importorskip("plotly")
+    with server_of(write_run(tmp_path, "live")) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def answer_of(address: str, **options: Any) -> int:
+    try:
+        with urlopen(Request(address, **options)) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+
+
+def test_server_answers_nobody_else(server: Any) -> None:
+    address = server.address()
+    assert server.server_address[0] == "127.0.0.1"
+    assert answer_of(address) == answer_of(address + "news") == 200
+    assert answer_of(address.replace(server.token, "x" * len(server.token))) == 404
+    assert answer_of(address + "../") == answer_of(address + "../../etc/passwd") == 404
+    assert answer_of(address, headers={"Host": "evil.example"}) == 404
+    assert answer_of(address, data=b"x") == answer_of(address, method="DELETE") == 501
+
+
+def test_page_follows_the_run(browser: Any, server: Any, tmp_path: Path) -> None:
+    page = browser.new_page()
+    page.goto(server.address())
+    page.wait_for_selector("body[data-ready]", timeout=60_000)
+    assert "30 episodes" in page.locator("#summary").inner_text()
+    page.locator("#log0").check()
+    shutil.rmtree(tmp_path / "stats" / "live")
+    page.evaluate("follow()")  # a file is gone: the page keeps what it has
+    assert "30 episodes" in page.locator("#summary").inner_text()
+    write_run(tmp_path, "live", episodes=40)
+    page.evaluate("follow()")
+    assert "40 episodes" in page.locator("#summary").inner_text()
+    assert page.evaluate("document.getElementById('plot0').data[0].x.length") == 40
+    assert page.locator("#log0").is_checked()
 
 
 def test_without_plotly_one_line_names_the_command(tmp_path: Path) -> None:

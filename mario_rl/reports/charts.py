@@ -179,7 +179,8 @@ def _add(
         "colour": colour,
     }
     if interval is not None:
-        line |= dict(zip(("low", "high"), (_list(one.to_numpy()[kept]) for one in interval)))
+        low, high = (_list(bound.to_numpy()[kept]) for bound in interval)
+        line |= {"low": low, "high": high}
     chart["lines"].append(line)
 
 

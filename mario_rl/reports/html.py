@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from mario_rl.reports.charts import Chart, comparison_charts, losses_chart, run_
 from mario_rl.reports.comparison import Group, format_table, notes
 from mario_rl.reports.recorded_runs import RecordedRun
 from mario_rl.settings import flag_of
+from mario_rl.storage.files import file_version
 from mario_rl.storage.paths import RunPaths
 from mario_rl.training.description import Description, read_description
 
@@ -126,16 +128,22 @@ def _losses(paths: RunPaths, run: RecordedRun) -> Chart:
     """Where games are lost, over a picture of the stage if there is a model that can show it."""
     chart = losses_chart(run)
     if chart["lines"] and not run.full_game and paths.model.exists():
-        import cv2
-
-        from mario_rl.agent.saved_model import SavedModel
-        from mario_rl.reports.stage_picture import stage_picture
-
-        pixels = stage_picture(SavedModel.load(paths.model))
-        _, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-        source = "data:image/png;base64," + base64.b64encode(png.tobytes()).decode()
-        chart["picture"] = {"source": source, "width": pixels.shape[1]}
+        chart["picture"] = _picture(paths.model, file_version(paths.model))
     return chart
+
+
+@lru_cache(maxsize=1)
+def _picture(model: Path, version: object) -> dict[str, Any]:
+    """The stage of a model as `charts` describes a picture, made once for each version of it."""
+    import cv2
+
+    from mario_rl.agent.saved_model import SavedModel
+    from mario_rl.reports.stage_picture import stage_picture
+
+    pixels = stage_picture(SavedModel.load(model))
+    _, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    source = "data:image/png;base64," + base64.b64encode(png.tobytes()).decode()
+    return {"source": source, "width": pixels.shape[1]}
 
 
 def _evaluations(run: RecordedRun) -> str:

@@ -30,12 +30,11 @@ def serve(paths: RunPaths, say: Callable[[str], None]) -> None:
         UserError: if there is no such run, one of its files is damaged, or Plotly is missing.
     """
     with server_of(paths) as server:
-        host, port = server.server_address[:2]
-        say(f"http://{host}:{port}/{server.token}/ shows the run; Ctrl-C ends it")
+        say(f"{server.address()} shows the run; Ctrl-C ends it")
         server.serve_forever()
 
 
-def server_of(paths: RunPaths, port: int = 0) -> "ReportServer":
+def server_of(paths: RunPaths) -> "ReportServer":
     """A server that is bound to a free port.
 
     Raises:
@@ -43,7 +42,7 @@ def server_of(paths: RunPaths, port: int = 0) -> "ReportServer":
     """
     source = _Source(paths)
     source.page()  # what is wrong is told before the address is
-    return ReportServer(source, port)
+    return ReportServer(source)
 
 
 class _Source:
@@ -79,10 +78,13 @@ class ReportServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, source: _Source, port: int) -> None:
-        super().__init__((_HOST, port), _Handler)
+    def __init__(self, source: _Source) -> None:
+        super().__init__((_HOST, 0), _Handler)
         self.source = source
         self.token = secrets.token_urlsafe(16)
+
+    def address(self) -> str:
+        return f"http://{_HOST}:{self.server_address[1]}/{self.token}/"
 
 
 class _Handler(BaseHTTPRequestHandler):
