@@ -141,6 +141,17 @@ def test_a_run_that_has_just_begun(browser: Any, tmp_path: Path) -> None:
     assert not complaints
 
 
+def test_a_damaged_model_costs_only_the_picture(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    paths = write_run(tmp_path, "a")
+    paths.model.parent.mkdir()
+    paths.model.write_bytes(b"no model")
+    code, output, errors = call("visualize_training.py", ["--run-name", "a", "--html"], tmp_path)
+    assert (code, output) == (0, "stats/a/report.html\n")
+    assert errors.count("\n") == 1 and "without the picture" in errors
+    assert "data:image" not in (paths.stats / "report.html").read_text()
+
+
 @pytest.mark.parametrize("group", [[], ["--group"]])
 def test_runs_are_compared(browser: Any, tmp_path: Path, group: list[str]) -> None:
     pytest.importorskip("plotly")

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from mario_rl.config import Config, settings
+from mario_rl.console import warn_once
 from mario_rl.errors import UserError
 from mario_rl.reports.charts import Chart, comparison_charts, losses_chart, run_charts
 from mario_rl.reports.comparison import Group, format_table, notes
@@ -75,9 +76,6 @@ def run_report(paths: RunPaths, run: RecordedRun, place: Path | None = None) -> 
 
     Args:
         place: the file that will hold it; the run's videos are linked relative to that.
-
-    Raises:
-        UserError: if its model is damaged.
     """
     description = None if "run.json" in run.missing else read_description(paths)
     stage = "the full game" if run.full_game else f"stage {run.config.env.stage}"
@@ -128,7 +126,10 @@ def _losses(paths: RunPaths, run: RecordedRun) -> Chart:
     """Where games are lost, over a picture of the stage if there is a model that can show it."""
     chart = losses_chart(run)
     if chart["lines"] and not run.full_game and paths.model.exists():
-        chart["picture"] = _picture(paths.model, file_version(paths.model))
+        try:
+            chart["picture"] = _picture(paths.model, file_version(paths.model))
+        except UserError as error:
+            warn_once(f"{error}; the report is without the picture of the stage")
     return chart
 
 
