@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mario_rl.config import Config
 from mario_rl.console import drop_unwritten, note, open_closed_streams, say
 from mario_rl.errors import UserError
 from mario_rl.settings import choices_of, contains, flag_of, value_type
+from mario_rl.settings_file import read_settings
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,8 +31,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_config_flags(parser: argparse.ArgumentParser, show_defaults: bool = True) -> None:
-    """One flag for each setting of Config, in its groups. A setting that has only one choice gets
-    no flag. A flag that is not given is left out of the result."""
+    """One flag for each setting of Config, in its groups, and --config. A setting that has only one
+    choice gets no flag. A flag that is not given is left out of the result."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="take settings from this YAML file, such as recipes/1-1.yaml; flags override it",
+    )
     for part in fields(Config):
         group_type: Any = part.default_factory
         group = parser.add_argument_group(group_type.__doc__)
@@ -73,9 +81,15 @@ def number(kind: type[int] | type[float], interval: str) -> Callable[[str], floa
 
 
 def given_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of Config that the command line named, by their flat names."""
+    """The settings of Config that the command line or the file of --config named, by their flat
+    names.
+
+    Raises:
+        UserError: as `read_settings`.
+    """
     names = Config().flat()
-    return {name: value for name, value in vars(args).items() if name in names}
+    given = {name: value for name, value in vars(args).items() if name in names}
+    return {**(read_settings(args.config) if args.config else {}), **given}
 
 
 @contextmanager

@@ -26,6 +26,7 @@ class RunPaths:
         self.checkpoints = self.output_dir / "checkpoints" / run_name
         self.stats = self.output_dir / "stats" / run_name
         self.config_json = self.stats / "config.json"
+        self.config_yaml = self.stats / "config.yaml"  # the same, for --config
         self.run_json = self.stats / "run.json"
         self.episodes_csv = self.stats / "episodes.csv"
         self.updates_csv = self.stats / "updates.csv"

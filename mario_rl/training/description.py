@@ -1,4 +1,4 @@
-"""run.json and config.json: what a run is, and how it was made."""
+"""run.json, config.json and config.yaml: what a run is, and how it was made."""
 
 import datetime
 import sys
@@ -9,7 +9,8 @@ from mario_rl.console import command_line, warn
 from mario_rl.errors import DamagedFile
 from mario_rl.fields import Count, Number, RunName
 from mario_rl.machine import git_commit, hardware, versions
-from mario_rl.storage.files import read_json, write_json
+from mario_rl.settings_file import text_of
+from mario_rl.storage.files import atomic_write, read_json, write_json
 from mario_rl.storage.lineage import Lineage
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import read_as
@@ -49,8 +50,11 @@ def read_description(paths: RunPaths) -> Description:
 
 
 def describe_run(paths: RunPaths, config: Config, lineage: Lineage) -> None:
-    """Write config.json, as a resume may have changed the budget; and run.json, if it is new."""
+    """Write config.json and config.yaml, as a resume may have changed the budget; and run.json, if
+    it is new."""
     write_json(paths.config_json, config.to_dict())
+    text = text_of(config).encode()
+    atomic_write(paths.config_yaml, lambda file: file.write(text))
     try:
         if paths.run_json.exists():
             read_description(paths)
