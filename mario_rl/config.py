@@ -443,11 +443,9 @@ class Config:
             if unknown := given.keys() - before.keys():
                 names = ", ".join(sorted(map(shown, unknown)))
                 raise UserError(f"config: unknown settings in {part.name!r}: {names:.200}")
-            # A setting that may be left open may have become one that always has a value.
-            stored = {
-                name: before[name] if value is None else value for name, value in given.items()
-            }
-            parts[part.name] = group_type(**{**before, **stored})  # type: ignore[operator,misc]
+            if given.get("threads", 0) is None:  # from before they were measured
+                given = {**given, "threads": 0}
+            parts[part.name] = group_type(**{**before, **given})  # type: ignore[operator,misc]
         if unknown := set(values) - set(parts):
             raise UserError(f"config: unknown groups {sorted(map(str, unknown))}")
         return cls(**parts)

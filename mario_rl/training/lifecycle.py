@@ -299,18 +299,21 @@ def _resumed_config(config: Config, given: dict[str, Any]) -> Config:
     for name in given.keys() - set(bound("machine")):
         if given[name] != before[name]:
             raise UserError(
-                f"{_flag(name, given[name])}: the run was started with "
-                f"{_flag(name, before[name])}, and a resumed run keeps its settings; leave the "
-                "flag out, or use continue_training.py"
+                f"{_flag(name, given[name])}: the run was started with {_shown(name, before[name])}, "
+                "and a resumed run keeps its settings; leave the flag out, or use "
+                "continue_training.py"
             )
     return changed
 
 
 def _flag(name: str, value: Any) -> str:
     """As one writes it on the command line."""
-    if isinstance(value, bool):
-        return flag_of(name if value else f"no_{name}")
-    return f"{flag_of(name)} {value}"
+    return _shown(name, value) if isinstance(value, bool) else f"{flag_of(name)} {value}"
+
+
+def _shown(name: str, value: Any) -> str:
+    """The value; of a switch the flag that means it."""
+    return flag_of(name if value else f"no_{name}") if isinstance(value, bool) else str(value)
 
 
 def _place_replay(
