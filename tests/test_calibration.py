@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import mario_rl
 from mario_rl.config import Config
+from mario_rl.errors import UserError
 from mario_rl.games.interface import RECORD_DTYPE
 from mario_rl.games.serial import SerialGames
-from mario_rl.training import calibration
+from mario_rl.storage.paths import RunPaths
+from mario_rl.training import calibration, lifecycle
 from mario_rl.training.assembly import build_learner
 from mario_rl.training.calibration import candidates, fastest_threads
 
@@ -84,3 +87,37 @@ def test_other_threads_keep_their_number():
         learner.set_threads(before + 1)
         assert torch.get_num_threads() == before
     torch.set_num_threads(before)
+
+
+SMALL = {
+    "stage": "1-1", "num_envs": 2, "batch_size": 16, "learning_starts": 60, "max_steps": 60,
+    "replay_capacity": 400, "stall_steps": 8, "eval_episodes": 1, "games": "serial",
+}  # fmt: skip
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """What the measurements of a run will find, and how often it measures."""
+    found = [1, 2, 3]
+    monkeypatch.setattr(lifecycle, "candidates", lambda: [1, 2, 3])
+    monkeypatch.setattr(lifecycle, "fastest_threads", lambda *parts: found.pop(0))
+    return found
+
+
+@pytest.mark.parametrize("given", [{}, {"threads": 0}])
+def test_a_run_measures_once_and_keeps_what_it_found(measured, tmp_path, given):
+    mario_rl.train("run", tmp_path, **SMALL, **given)
+    mario_rl.train("run", tmp_path, resume=True, max_steps=70, **given)
+    assert measured == [2, 3]
+    assert mario_rl.read_run("run", tmp_path).config.run.threads == 1
+
+
+def test_a_shortage_while_measuring_is_one_line_and_leaves_nothing(monkeypatch, tmp_path):
+    def fastest_threads(*parts):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte")
+
+    monkeypatch.setattr(lifecycle, "candidates", lambda: [1, 2])
+    monkeypatch.setattr(lifecycle, "fastest_threads", fastest_threads)
+    with pytest.raises(UserError, match="memory is short"):
+        mario_rl.train("run", tmp_path, **SMALL)
+    assert not RunPaths(tmp_path, "run").exists()

@@ -298,10 +298,10 @@ def _resumed_config(config: Config, given: dict[str, Any]) -> Config:
     changed, before = config.replaced(given), config.flat()
     for name in given.keys() - set(bound("machine")):
         if given[name] != before[name]:
+            was = _shown(name, before[name])
             raise UserError(
-                f"{_flag(name, given[name])}: the run was started with {_shown(name, before[name])}, "
-                "and a resumed run keeps its settings; leave the flag out, or use "
-                "continue_training.py"
+                f"{_flag(name, given[name])}: the run was started with {was}, and a resumed run "
+                "keeps its settings; leave the flag out, or use continue_training.py"
             )
     return changed
 
