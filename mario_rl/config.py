@@ -28,7 +28,8 @@ STACK = 4  # frames in an observation (Mnih et al. 2015)
 
 # The protocol by which policies are judged
 EVALUATION_EPSILON = 0.01
-EVALUATION_EMULATOR = "nes-py"  # that of gym-super-mario-bros
+# That of gym-super-mario-bros. Evaluations in training play where the run trains.
+EVALUATION_EMULATOR = "nes-py"
 MAX_NOOP_FRAMES = 30
 
 
@@ -442,6 +443,8 @@ class Config:
             if unknown := given.keys() - before.keys():
                 names = ", ".join(sorted(map(shown, unknown)))
                 raise UserError(f"config: unknown settings in {part.name!r}: {names:.200}")
+            if given.get("threads", 0) is None:  # from before they were measured
+                given = {**given, "threads": 0}
             parts[part.name] = group_type(**{**before, **given})  # type: ignore[operator,misc]
         if unknown := set(values) - set(parts):
             raise UserError(f"config: unknown groups {sorted(map(str, unknown))}")

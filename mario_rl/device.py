@@ -1,6 +1,8 @@
 """The device of the networks, their precision, and how much of the machine they may use."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -39,6 +41,18 @@ def trunk_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "bfloat16" or (precision == "auto" and fast):
         return torch.bfloat16
     return torch.float32
+
+
+def leave_cores_to_the_learner() -> None:
+    """Let PyTorch use one core in this thread, which only chooses actions. Call this before it
+    computes anything.
+
+    If this thread had helpers as well, there would be more threads than cores, and OpenMP would let
+    each helper sleep after every operation: an update would take half as long again
+    (docs/performance.md).
+    """
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # or the next call for another thread would count here, too
 
 
 def leave_cores_to_the_games() -> None:
@@ -97,6 +111,17 @@ def shortage(error: Exception) -> UserError | None:
     if "can't start new thread" in text:
         return UserError("the system starts no more threads: raise its limit (ulimit -u)")
     return None
+
+
+@contextmanager
+def shortage_is_told() -> Iterator[None]:
+    """Turns errors that say that memory or threads are short into a UserError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if (line := shortage(error)) is None:
+            raise
+        raise line from None
 
 
 def gpu_memory(device: torch.device) -> tuple[int, int]:

@@ -71,7 +71,8 @@ def keep_freed_memory() -> None:
     (docs/performance.md). Does nothing where the C library is not glibc."""
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 256 << 20)
+        if not mallopt(_M_MMAP_THRESHOLD, 256 << 20):
+            mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most before glibc 2.35
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
         mallopt(_M_ARENA_MAX, 1)  # heaps of other threads are given back all the same
 

@@ -184,6 +184,11 @@ def test_actions_are_the_best_by_their_q_values():
     assert policy.act(obs[1]) == q_values[1].argmax() and type(policy.act(obs[1])) is int
 
 
+def test_observations_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"\(1, 4, 42, 42\) for a policy that sees \(4, 84, 84\)"):
+        mario_rl.load(MODEL).act(np.zeros((1, STACK, 42, 42), dtype=np.uint8))
+
+
 def test_unknown_names_are_errors(tmp_path):
     with pytest.raises(AttributeError, match="nothing"):
         _ = mario_rl.nothing

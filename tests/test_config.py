@@ -357,6 +357,7 @@ def test_missing_settings_are_what_runs_did_before_there_were_these():
         "num_quantiles": 1, "lr_decay": 0, "death_penalty": 2.5, "frame_size": 84, "double_q": True,
     }  # fmt: skip
     assert Config.from_dict({}) == Config().replaced(before) != Config()
+    assert Config.from_dict({"run": {"threads": None}}) == Config.from_dict({})
     partial = {"learner": {"gamma": 0.5}}
     assert Config.from_dict(partial) == Config().replaced({**before, "gamma": 0.5})
 

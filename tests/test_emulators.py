@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from mario_rl.games.emulator import Emulator
 from mario_rl.games.interface import FRAME_SKIP
 from mario_rl.games.observation import Observer
 from mario_rl.registry import EMULATORS
+from mario_rl.storage.paths import RunPaths
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("stable_retro") is None, reason="needs stable-retro"
@@ -231,6 +233,19 @@ def test_no_signal_is_lost_while_a_frame_is_emulated():
                     emulator.step(NOOP)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_no_run_is_created_whose_emulator_does_not_load(tmp_path):
+    (tmp_path / "broken" / "stable_retro").mkdir(parents=True)
+    (tmp_path / "broken" / "stable_retro" / "__init__.py").write_text("raise OSError('no disk')")
+    flags = "--run-name a --stage 1-1 --emulator fceumm --threads 1 --output-dir".split()
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "progressive_mario_trainer.py"), *flags, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "broken")}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "FCEUmm cannot be started: no disk; --emulator nes-py does without" in result.stderr
+    assert not RunPaths(tmp_path, "a").exists()
 
 
 def test_a_stable_retro_that_does_not_load_is_one_line(monkeypatch):

@@ -71,6 +71,9 @@ class Learner(Protocol):
     acting_net: DuelingNetwork  # as it was after the last update that was fetched
     average_net: DuelingNetwork  # what is evaluated and saved as a model
 
+    def set_threads(self, threads: int) -> None:
+        """Let updates compute with this many threads of PyTorch; only a CPU needs them."""
+
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set that of the updates that begin from now on. The first is that of the config."""
 
@@ -96,6 +99,9 @@ class Learner(Protocol):
             ValueError: names the field that does not fit. The state may come from anywhere; its
                 types are right, as `LearnerState` declares them.
         """
+
+    def close(self) -> None:
+        """End its thread, once no update is running."""
 
 
 def check_learner(config: Config, state: LearnerState) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mario_rl.agent.saved_model import SavedModel
 from mario_rl.agent.shipped import model_file
-from mario_rl.config import Config
+from mario_rl.config import STACK, Config
 from mario_rl.evaluation.figures import Evaluation
 from mario_rl.games.actions import action_names
 
@@ -37,7 +37,15 @@ class Policy:
 
         Returns:
             float32 [num_actions], or [B, num_actions].
+
+        Raises:
+            ValueError: if the observations are of another size.
         """
+        shape = STACK, *self.config.env.frame_shape
+        if obs.shape[-3:] != shape:
+            raise ValueError(
+                f"observations of the shape {obs.shape} for a policy that sees {shape}"
+            )
         if obs.ndim == 3:
             one: np.ndarray = self._network.q_values(obs[None])[0]
             return one

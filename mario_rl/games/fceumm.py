@@ -78,10 +78,6 @@ class _Console:
     """The console of this process."""
 
     def __init__(self) -> None:
-        """
-        Raises:
-            ImportError, RuntimeError, ValueError: if this stable-retro does not work here.
-        """
         import stable_retro
 
         self.core = stable_retro.RetroEmulator(str(rom_path()))
@@ -137,7 +133,7 @@ class Fceumm:
         with _making_console:
             try:
                 _console = _console or _Console()
-            except (ImportError, RuntimeError, ValueError) as error:
+            except Exception as error:  # a broken installation may raise anything
                 raise UserError(
                     f"FCEUmm cannot be started: {first_line(error)}; --emulator nes-py does without"
                 ) from None

@@ -20,13 +20,15 @@ from mario_rl.console import warn
 from mario_rl.device import (
     choose_device,
     frames_device,
+    leave_cores_to_the_learner,
     limit_memory,
     make_deterministic,
-    shortage,
+    shortage_is_told,
     trunk_dtype,
 )
 from mario_rl.errors import DamagedFile, Diverged, RunInUse, UserError, reason
 from mario_rl.games.emulator import resolved
+from mario_rl.games.mario_game import MarioGame
 from mario_rl.machine import available_memory_bytes, keep_freed_memory
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.settings import flag_of
@@ -36,7 +38,7 @@ from mario_rl.storage.plain import to_plain
 from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.run_lock import RunLock
 from mario_rl.training.assembly import build_games, build_learner, build_trainer
-from mario_rl.training.calibration import fastest_threads
+from mario_rl.training.calibration import candidates, fastest_threads
 from mario_rl.training.description import describe_run, note_session
 from mario_rl.training.display import Display
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
@@ -52,6 +54,7 @@ from mario_rl.training.trainer import Trainer
 _HEADROOM_BYTES = 1 << 30  # for the networks, the workers and the system
 
 
+@shortage_is_told()
 def create_run(
     paths: RunPaths,
     config: Config,
@@ -71,7 +74,9 @@ def create_run(
         UserError: if there is a run of that name.
     """
     paths.require_new()
-    config = _with_threads(config.replaced({"emulator": resolved(config.env.emulator)}))
+    config = config.replaced({"emulator": resolved(config.env.emulator)})
+    MarioGame(config.env).close()  # so that no run is created that cannot play
+    config = _with_threads(config)
     check_machine(paths, config, learner.online_net)
     replay, frames, rows = None, [], range(0)
     if inherited is not None:
@@ -110,6 +115,7 @@ def train(
         UserError: for every mistake that the user can correct.
     """
     keep_freed_memory()
+    leave_cores_to_the_learner()
     if resume:
         if not CheckpointStore(paths.checkpoints).exists():
             paths.require_stats()
@@ -136,23 +142,19 @@ class _Machine:
     frames_device: torch.device | None
 
 
+@shortage_is_told()
 def _train(
     paths: RunPaths, lock: RunLock, given: dict[str, Any], say: Callable[[str], None], plain: bool
 ) -> None:
     """Train from the newest checkpoint on."""
     with ExitStack() as stack:
+        session = _open(paths, lock, given, say, plain, stack)
         try:
-            session = _open(paths, lock, given, say, plain, stack)
-            try:
-                session.run()
-            except (Diverged, RunInUse):
-                raise
-            except (UserError, OSError) as error:
-                raise UserError(f"{reason(error)}; go on with: {resume_command(paths)}") from None
-        except (RuntimeError, MemoryError) as error:
-            if (line := shortage(error)) is None:
-                raise
-            raise line from None
+            session.run()
+        except (Diverged, RunInUse):
+            raise
+        except (UserError, OSError) as error:
+            raise UserError(f"{reason(error)}; go on with: {resume_command(paths)}") from None
 
 
 def _open(
@@ -171,7 +173,6 @@ def _open(
     config = _resumed_config(checkpoint.state.config, given)
     machine = _prepare_machine(config, say)
     config = _with_threads(config)  # a run from before they were measured has none
-    torch.set_num_threads(config.run.threads)
     check_machine(paths, config, checkpoint.state.learner.online_net)
     describe_run(paths, config, checkpoint.state.lineage)
     progress, model = checkpoint.state.progress, None
@@ -203,19 +204,33 @@ def _open(
 
 
 def _with_threads(config: Config) -> Config:
-    """The config with a number of threads, measured if it has none."""
+    """The config with a number of threads, measured if it has none.
+
+    Raises:
+        UserError: if the machine cannot do what the config asks for.
+    """
     if config.run.threads:
         return config
-    device = choose_device(config.run.device)
-    spare = build_learner(config, device, trunk_dtype(config.run.precision, device))
-    return config.replaced({"threads": fastest_threads(config, spare)})
+    if len(candidates()) == 1:
+        return config.replaced({"threads": 1})
+    device, _ = _prepare_device(config)
+    dtype = trunk_dtype(config.run.precision, device)
+    games = build_games(config, config.exploration.num_envs, warn)
+    with closing(games), closing(build_learner(config, device, dtype)) as spare:
+        return config.replaced({"threads": fastest_threads(config, spare, games)})
 
 
-def _prepare_machine(config: Config, say: Callable[[str], None]) -> _Machine:
+def _prepare_device(config: Config) -> tuple[torch.device, str]:
+    """The device, made ready as the config says, and a line that tells so."""
     device = choose_device(config.run.device)
     if config.run.deterministic:
         make_deterministic()
-    say(limit_memory(device, config.run.gpu_memory_fraction))
+    return device, limit_memory(device, config.run.gpu_memory_fraction)
+
+
+def _prepare_machine(config: Config, say: Callable[[str], None]) -> _Machine:
+    device, line = _prepare_device(config)
+    say(line)
     dtype = trunk_dtype(config.run.precision, device)
     say(f"precision: convolutions in {str(dtype).removeprefix('torch.')}, the rest in float32")
     frames_place, line = _place_replay(config, device, "free some to continue this run")
@@ -239,7 +254,10 @@ def _build_trainer(
     contents = _recorded(paths, progress.records) if progress else {}
     env_steps = progress.trainer.env_steps if progress else 0
     recorder = stack.enter_context(closing(Recorder(paths, contents, env_steps)))
-    learner = build_learner(config, machine.device, machine.trunk_dtype)
+    learner = stack.enter_context(
+        closing(build_learner(config, machine.device, machine.trunk_dtype))
+    )
+    learner.set_threads(config.run.threads)
     learner.load_state(state.learner)
     trainer = build_trainer(config, learner, games, recorder, machine.frames_device)
     if progress:
@@ -272,16 +290,30 @@ def _with_model(paths: RunPaths, progress: Progress) -> tuple[Progress, SavedMod
 
 
 def _resumed_config(config: Config, given: dict[str, Any]) -> Config:
-    if given.get("emulator") == "auto":  # it was decided when the run was created
+    # These were decided when the run was created.
+    if given.get("emulator") == "auto":
         given = {**given, "emulator": config.env.emulator}
+    if given.get("threads") == 0:
+        given = {**given, "threads": config.run.threads}
     changed, before = config.replaced(given), config.flat()
     for name in given.keys() - set(bound("machine")):
         if given[name] != before[name]:
+            was = _shown(name, before[name])
             raise UserError(
-                f"{flag_of(name)} {given[name]}: the run was started with {before[name]}, and a "
-                "resumed run keeps its settings; leave the flag out, or use continue_training.py"
+                f"{_flag(name, given[name])}: the run was started with {was}, and a resumed run "
+                "keeps its settings; leave the flag out, or use continue_training.py"
             )
     return changed
+
+
+def _flag(name: str, value: Any) -> str:
+    """As one writes it on the command line."""
+    return _shown(name, value) if isinstance(value, bool) else f"{flag_of(name)} {value}"
+
+
+def _shown(name: str, value: Any) -> str:
+    """The value; of a switch the flag that means it."""
+    return flag_of(name if value else f"no_{name}") if isinstance(value, bool) else str(value)
 
 
 def _place_replay(
