@@ -2,8 +2,16 @@
 
 from functools import partial
 
-from mario_rl.cli import Parser, add_config_flags, ending_at_ctrl_c, given_settings, run_script
-from mario_rl.console import tell
+from mario_rl.cli import (
+    Parser,
+    add_config_flags,
+    ending_at_ctrl_c,
+    given_settings,
+    run_script,
+    setting_sources,
+)
+from mario_rl.config import Config
+from mario_rl.console import say, tell
 
 
 def main() -> None:
@@ -18,6 +26,11 @@ def main() -> None:
     parser.add_argument(
         "--plain", action="store_true", help="plain lines instead of the live panel"
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the settings, where they come from, the memory and the time; start nothing",
+    )
     add_config_flags(parser)
     args = parser.parse_args()
 
@@ -27,6 +40,13 @@ def main() -> None:
         from mario_rl.training.lifecycle import train
 
         paths = RunPaths(args.output_dir, args.run_name)
+        if args.dry_run:
+            from mario_rl.training.plan import describe_plan
+
+            config = Config().replaced(given_settings(args))
+            for line in describe_plan(config, setting_sources(args)):
+                say(line)
+            return
         train(paths, given_settings(args), args.resume, tell, args.plain)
 
 

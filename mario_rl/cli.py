@@ -92,6 +92,15 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {**(read_settings(args.config) if args.config else {}), **given}
 
 
+def setting_sources(args: argparse.Namespace) -> dict[str, str]:
+    """Where the settings come from that are not the default, by their flat names: the command line
+    or the file of --config."""
+    flags = {name: "command line" for name in vars(args).keys() & Config().flat().keys()}
+    if args.config is None:
+        return flags
+    return {**dict.fromkeys(read_settings(args.config), str(args.config)), **flags}
+
+
 @contextmanager
 def ending_at_ctrl_c() -> Iterator[None]:
     """Inside the block, Ctrl-C ends the process at once unless other code handles it.

@@ -6,10 +6,24 @@ from contextlib import contextmanager
 
 import torch
 
+from mario_rl.config import RunConfig
 from mario_rl.errors import UserError
 from mario_rl.machine import available_cores, cpu_has_fast_bfloat16
 
 _NETWORKS_BYTES = 2 << 30  # networks, optimizer, activations and what CUDA itself takes
+
+
+def prepare_device(config: RunConfig) -> tuple[torch.device, str]:
+    """The device of a run, made ready as the config says, and a line that tells so. Call this
+    before it computes anything.
+
+    Raises:
+        UserError: if this machine has no such device.
+    """
+    device = choose_device(config.device)
+    if config.deterministic:
+        make_deterministic()
+    return device, limit_memory(device, config.gpu_memory_fraction)
 
 
 def choose_device(name: str) -> torch.device:

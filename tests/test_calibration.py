@@ -13,7 +13,7 @@ from mario_rl.errors import UserError
 from mario_rl.games.interface import RECORD_DTYPE
 from mario_rl.games.serial import SerialGames
 from mario_rl.storage.paths import RunPaths
-from mario_rl.training import calibration, lifecycle
+from mario_rl.training import calibration, decisions
 from mario_rl.training.assembly import build_learner
 from mario_rl.training.calibration import candidates, fastest_threads
 
@@ -99,8 +99,8 @@ SMALL = {
 def measured(monkeypatch):
     """What the measurements of a run will find, and how often it measures."""
     found = [1, 2, 3]
-    monkeypatch.setattr(lifecycle, "candidates", lambda: [1, 2, 3])
-    monkeypatch.setattr(lifecycle, "fastest_threads", lambda *parts: found.pop(0))
+    monkeypatch.setattr(decisions, "candidates", lambda: [1, 2, 3])
+    monkeypatch.setattr(decisions, "fastest_threads", lambda *parts: found.pop(0))
     return found
 
 
@@ -116,8 +116,8 @@ def test_a_shortage_while_measuring_is_one_line_and_leaves_nothing(monkeypatch, 
     def fastest_threads(*parts):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 byte")
 
-    monkeypatch.setattr(lifecycle, "candidates", lambda: [1, 2])
-    monkeypatch.setattr(lifecycle, "fastest_threads", fastest_threads)
+    monkeypatch.setattr(decisions, "candidates", lambda: [1, 2])
+    monkeypatch.setattr(decisions, "fastest_threads", fastest_threads)
     with pytest.raises(UserError, match="memory is short"):
         mario_rl.train("run", tmp_path, **SMALL)
     assert not RunPaths(tmp_path, "run").exists()

@@ -16,7 +16,7 @@ from mario_rl.settings_file import read_settings, text_of
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.quick
+
 
 
 def settings_of(folder, text, *flags):
@@ -83,3 +83,23 @@ def test_recipe_is_for_the_stage_that_its_name_says(recipe):
     assert Path(command[command.index("--config") + 1]) == recipe.relative_to(ROOT)
     if "--model-path" in command:
         assert model_file(command[command.index("--model-path") + 1]).exists()
+
+
+def test_dry_run_tells_settings_sources_memory_and_time_and_starts_nothing(tmp_path):
+    (tmp_path / "mine.yaml").write_text("stage: 1-1\ngamma: 0.9\nmax_steps: 36000\n")
+    words = "--run-name a --config mine.yaml --gamma 0.5 --threads 1 --num-envs 2 --dry-run"
+    code, output, errors = call("progressive_mario_trainer.py", words.split(), tmp_path)
+    assert (code, errors) == (0, "")
+    lines = output.splitlines()
+    for line in (
+        "--stage 1-1  (mine.yaml)",
+        "--gamma 0.5  (command line)",
+        "--batch-size 256  (default)",
+        "memory: 0.17 GiB for the replay",
+        "speed: about ",
+        "time: about ",
+    ):
+        assert any(one.startswith(line) for one in lines), line
+    (emulator,) = (line for line in lines if line.startswith("--emulator"))
+    assert emulator.endswith("(default, decided on this machine)") and "auto" not in emulator
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]

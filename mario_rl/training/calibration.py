@@ -32,12 +32,12 @@ def fastest_threads(config: Config, learner: Learner, games: Games) -> int:
     Args:
         learner, games: some that nobody needs: their weights and positions change.
     """
-    _step_s(config, learner, games, 1)  # the first updates and the first steps are slow
-    return min(candidates(), key=lambda threads: _step_s(config, learner, games, threads))
+    step_s(config, learner, games, 1)  # the first updates and the first steps are slow
+    return min(candidates(), key=lambda threads: step_s(config, learner, games, threads))
 
 
-def _step_s(config: Config, learner: Learner, games: Games, threads: int) -> float:
-    """Seconds for a step of all games."""
+def step_s(config: Config, learner: Learner, games: Games, threads: int) -> float:
+    """Seconds for a step of all games beside the updates that are due for it."""
     learner.set_threads(threads)
     batch = _batch(config)
     updates_per_step = games.num_envs * config.learner.replay_ratio / config.learner.batch_size

@@ -21,14 +21,11 @@ from mario_rl.device import (
     choose_device,
     frames_device,
     leave_cores_to_the_learner,
-    limit_memory,
-    make_deterministic,
+    prepare_device,
     shortage_is_told,
     trunk_dtype,
 )
 from mario_rl.errors import DamagedFile, Diverged, RunInUse, UserError, reason
-from mario_rl.games.emulator import resolved
-from mario_rl.games.mario_game import MarioGame
 from mario_rl.machine import available_memory_bytes, keep_freed_memory
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.settings import flag_of
@@ -38,7 +35,7 @@ from mario_rl.storage.plain import to_plain
 from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.run_lock import RunLock
 from mario_rl.training.assembly import build_games, build_learner, build_trainer
-from mario_rl.training.calibration import candidates, fastest_threads
+from mario_rl.training.decisions import decided, with_threads
 from mario_rl.training.description import describe_run, note_session
 from mario_rl.training.display import Display
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
@@ -74,9 +71,7 @@ def create_run(
         UserError: if there is a run of that name.
     """
     paths.require_new()
-    config = config.replaced({"emulator": resolved(config.env.emulator)})
-    MarioGame(config.env).close()  # so that no run is created that cannot play
-    config = _with_threads(config)
+    config = decided(config)
     check_machine(paths, config, learner.online_net)
     replay, frames, rows = None, [], range(0)
     if inherited is not None:
@@ -172,7 +167,7 @@ def _open(
     checkpoint.state.require_room()
     config = _resumed_config(checkpoint.state.config, given)
     machine = _prepare_machine(config, say)
-    config = _with_threads(config)  # a run from before they were measured has none
+    config = with_threads(config)  # a run from before they were measured has none
     check_machine(paths, config, checkpoint.state.learner.online_net)
     describe_run(paths, config, checkpoint.state.lineage)
     progress, model = checkpoint.state.progress, None
@@ -203,33 +198,8 @@ def _open(
     return stack.enter_context(closing(session))
 
 
-def _with_threads(config: Config) -> Config:
-    """The config with a number of threads, measured if it has none.
-
-    Raises:
-        UserError: if the machine cannot do what the config asks for.
-    """
-    if config.run.threads:
-        return config
-    if len(candidates()) == 1:
-        return config.replaced({"threads": 1})
-    device, _ = _prepare_device(config)
-    dtype = trunk_dtype(config.run.precision, device)
-    games = build_games(config, config.exploration.num_envs, warn)
-    with closing(games), closing(build_learner(config, device, dtype)) as spare:
-        return config.replaced({"threads": fastest_threads(config, spare, games)})
-
-
-def _prepare_device(config: Config) -> tuple[torch.device, str]:
-    """The device, made ready as the config says, and a line that tells so."""
-    device = choose_device(config.run.device)
-    if config.run.deterministic:
-        make_deterministic()
-    return device, limit_memory(device, config.run.gpu_memory_fraction)
-
-
 def _prepare_machine(config: Config, say: Callable[[str], None]) -> _Machine:
-    device, line = _prepare_device(config)
+    device, line = prepare_device(config.run)
     say(line)
     dtype = trunk_dtype(config.run.precision, device)
     say(f"precision: convolutions in {str(dtype).removeprefix('torch.')}, the rest in float32")
