@@ -33,6 +33,8 @@ def main() -> None:
     )
     add("--render", action="store_true", help="show the game in a window (Q closes it)")
     add("--record", action="store_true", help="write every frame to an MP4 in videos/")
+    add("--overlay", action="store_true", help="show beside that game what the agent thinks")
+    add("--saliency", action="store_true", help="... and, in red, what its value depends on")
     add("--plot", action="store_true", help="draw x and y over time into a PNG in videos/")
     add("--json", action="store_true", help="print the results as JSON on stdout")
     add("--stage", choices=(FULL_GAME, *STAGES), metavar="STAGE", help="default: the model's own")
@@ -56,6 +58,9 @@ def main() -> None:
     add("--delay", type=delays, default=1 / 60, help="seconds between frames (default: 1/60)")
     add("--output-dir", type=Path, default=Path("."), help="where videos/ lies (default: here)")
     args = vars(parser.parse_args())
+    args["overlay"] |= args["saliency"]
+    if args["overlay"] and not (args["render"] or args["record"]):
+        parser.error("--overlay and --saliency need --record or --render")
 
     with ending_at_ctrl_c():
         from mario_rl.reports.playback import Request, evaluate_model

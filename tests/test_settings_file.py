@@ -17,8 +17,6 @@ from mario_rl.settings_file import read_settings, text_of
 ROOT = Path(__file__).parents[1]
 
 
-
-
 def settings_of(folder, text, *flags):
     path = folder / "settings.yaml"
     path.write_text(text)

@@ -19,7 +19,7 @@ FRAME = np.zeros((240, 256, 3), dtype=np.uint8)
 
 
 def record(path, frames=4):
-    with VideoWriter(path) as writer:
+    with VideoWriter(path, 240, 256) as writer:
         for _ in range(frames):
             writer.add(FRAME)
 
@@ -39,7 +39,7 @@ def test_any_folder_is_a_folder(tmp_path, monkeypatch, folder):
 
 
 def test_an_error_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "a.mp4") as writer:
+    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "a.mp4", 240, 256) as writer:
         for _ in range(100):  # more than the encoder keeps to itself
             writer.add(FRAME)
         assert list(tmp_path.iterdir())
@@ -59,8 +59,8 @@ def test_a_full_disk_is_told_in_a_line(tmp_path):
         "import resource, signal, pathlib, numpy, mario_rl.reports.video as video\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "frame = numpy.random.default_rng(0).integers(0, 255, (240, 256, 3), dtype='uint8')\n"
-        f"writer = video.VideoWriter(pathlib.Path({str(tmp_path)!r}) / 'a.mp4')\n"
+        "frame = numpy.random.default_rng(0).integers(0, 255, (720, 768, 3), dtype='uint8')\n"
+        f"writer = video.VideoWriter(pathlib.Path({str(tmp_path)!r}) / 'a.mp4', 720, 768)\n"
         "try:\n"
         "    with writer:\n"
         "        for _ in range(3): writer.add(frame)\n"

@@ -18,7 +18,7 @@ from mario_rl.config import FULL_GAME, MAX_NOOP_FRAMES, Config, EnvConfig
 from mario_rl.games.actions import action_names
 from mario_rl.games.interface import FRAME_SKIP, FRAMES_PER_SECOND, OUTCOMES, Status
 from mario_rl.games.mario_game import MarioGame
-from mario_rl.games.window import Window
+from mario_rl.games.window import Window, enlarge
 from mario_rl.settings import contains, require
 
 RenderMode = Literal["human", "rgb_array"]
@@ -128,7 +128,7 @@ class SuperMarioBros(gymnasium.Env[np.ndarray, np.int64]):
 
     def _show(self, screen: np.ndarray) -> None:
         if self._window is not None:
-            self._window.show(screen)
+            self._window.show(enlarge(screen))
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """The screen, uint8 [240, 256, 3] RGB, if the mode is "rgb_array"."""

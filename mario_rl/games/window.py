@@ -56,11 +56,11 @@ class Window:
         """Whether the person closed the window or pressed Q or Escape."""
         return self._closed
 
-    def show(self, frame: np.ndarray) -> None:
-        """Show one frame, uint8 [240, 256, 3] RGB; does nothing after the window was closed."""
+    def show(self, picture: np.ndarray) -> None:
+        """Show a picture, uint8 [height, width, 3] RGB; nothing once the window was closed."""
         if self._closed:
             return
-        cv2.imshow(self._title, enlarge(frame)[:, :, ::-1])
+        cv2.imshow(self._title, picture[:, :, ::-1])
         key = cv2.waitKey(self._delay_ms)
         gone = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
         if gone or key in (ord("q"), 27):

@@ -21,11 +21,13 @@ from mario_rl.device import leave_cores_to_the_games
 from mario_rl.errors import UserError
 from mario_rl.evaluation.figures import summarize
 from mario_rl.evaluation.play import PlayedEpisode, play_episodes
+from mario_rl.games.actions import action_names
 from mario_rl.games.emulator import resolved
-from mario_rl.games.interface import Games
+from mario_rl.games.interface import SCREEN_SHAPE, Games
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.games.serial import SerialGames
-from mario_rl.games.window import Window
+from mario_rl.games.window import SCALE, Window, enlarge
+from mario_rl.reports.overlay import WIDTH, Overlay
 from mario_rl.reports.position_plot import save_position_plot
 from mario_rl.reports.video import VideoWriter
 from mario_rl.storage.files import reserved
@@ -51,6 +53,8 @@ class Request:
     record: bool = False
     plot: bool = False
     delay: float = 1 / 60  # seconds
+    overlay: bool = False  # beside a game that is rendered or recorded
+    saliency: bool = False  # in the overlay
 
 
 def evaluate_model(
@@ -140,6 +144,9 @@ def _play(
             f"{episode.length_steps} steps, score {episode.game_score}"
         )
 
+    network, overlay = model.network(), None
+    if request.overlay and (request.render or request.record):
+        overlay = Overlay(network, action_names(config.env.action_set), request.saliency)
     with contextlib.ExitStack() as stack:
         viewers: list[Callable[[np.ndarray], None]] = []
         stops = [interrupted]
@@ -150,11 +157,13 @@ def _play(
         if request.record:
             folder, stem = request.output_dir / "videos", _stem(model, config.env.stage)
             video = stack.enter_context(reserved(folder, stem, "mp4"))
-            viewers.append(stack.enter_context(VideoWriter(video)).add)
-        games = _games(config, request, viewers, say)
+            width = SCALE * SCREEN_SHAPE[1] + (WIDTH if overlay else 0)
+            writer = VideoWriter(video, SCALE * SCREEN_SHAPE[0], width)
+            viewers.append(stack.enter_context(writer).add)
+        games = _games(config, request, viewers, overlay, say)
         stack.enter_context(contextlib.closing(games))
         played = play_episodes(
-            model.network().q_values,
+            overlay.q_values if overlay else network.q_values,
             games,
             request.episodes,
             request.seed,
@@ -184,17 +193,20 @@ def _games(
     config: Config,
     request: Request,
     viewers: list[Callable[[np.ndarray], None]],
+    overlay: Overlay | None,
     say: Callable[[str], None],
 ) -> Games:
     """One game if somebody watches, else several at a time."""
     if not viewers:
         return build_games(config, min(request.episodes, _GAMES_AT_A_TIME), say)
 
-    def on_frame(frame: np.ndarray) -> None:
+    def on_frame(screen: np.ndarray) -> None:
+        picture = overlay.beside(screen) if overlay else enlarge(screen)
         for view in viewers:
-            view(frame)
+            view(picture)
 
-    return SerialGames.of([MarioGame(config.env, on_frame)])
+    game = MarioGame(config.env, on_frame)
+    return SerialGames.of([overlay.watched(game) if overlay else game])
 
 
 def _stem(model: SavedModel, stage: str) -> str:

@@ -14,8 +14,7 @@ import numpy as np
 import psutil
 
 from mario_rl.errors import UserError, first_line
-from mario_rl.games.interface import FRAMES_PER_SECOND, SCREEN_SHAPE
-from mario_rl.games.window import SCALE, enlarge
+from mario_rl.games.interface import FRAMES_PER_SECOND
 from mario_rl.storage.files import make_directory
 
 # And their options. Builds from elsewhere than PyPI may lack x264, for its licence.
@@ -30,8 +29,11 @@ class VideoWriter:
     The file appears under its name when the recording is complete.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, height: int, width: int) -> None:
         """
+        Args:
+            height, width: of the pictures, even numbers of pixels.
+
         Raises:
             UserError: if PyAV is missing or has no H.264 encoder, or the file cannot be written.
                 The methods raise it, too, for example when the disk is full.
@@ -46,15 +48,15 @@ class VideoWriter:
                 # FFmpeg would take a name such as a:1/b.mp4 for the URL of a protocol called a.
                 f"file:{self._temporary}", "w", options={"movflags": "+faststart"}
             )  # fmt: skip
-            self._stream = self._add_stream()
+            self._stream = self._add_stream(height, width)
 
-    def _add_stream(self) -> Any:
+    def _add_stream(self, height: int, width: int) -> Any:
         for encoder, options in _H264_ENCODERS.items():
             try:
                 stream = self._container.add_stream(encoder, rate=FRAMES_PER_SECOND)
             except ValueError:  # UnknownCodecError, which versions keep in different places
                 continue
-            stream.height, stream.width = (SCALE * size for size in SCREEN_SHAPE[:2])
+            stream.height, stream.width = height, width
             stream.pix_fmt = "yuv420p"  # the only format that every browser plays
             stream.time_base = Fraction(1, FRAMES_PER_SECOND)
             stream.options = options
@@ -62,10 +64,10 @@ class VideoWriter:
         self._discard()
         raise UserError(f"--record: this PyAV has no H.264 encoder; {_REINSTALL}")
 
-    def add(self, frame: np.ndarray) -> None:
-        """Append one frame, uint8 [240, 256, 3] RGB."""
+    def add(self, picture: np.ndarray) -> None:
+        """Append a picture, uint8 [height, width, 3] RGB."""
         with self._failures():
-            image = self._av.VideoFrame.from_ndarray(enlarge(frame), format="rgb24")
+            image = self._av.VideoFrame.from_ndarray(picture, format="rgb24")
             self._container.mux(self._stream.encode(image))
 
     def __enter__(self) -> "VideoWriter":
