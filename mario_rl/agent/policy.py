@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mario_rl.agent.exported_model import load_model
 from mario_rl.agent.saved_model import SavedModel
 from mario_rl.agent.shipped import model_file
 from mario_rl.config import STACK, Config
@@ -70,4 +71,4 @@ def load(path: str | Path) -> Policy:
     Raises:
         UserError: if there is no such model, or the file is damaged.
     """
-    return Policy(SavedModel.load(model_file(str(path))))
+    return Policy(load_model(model_file(str(path))))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mario_rl.agent.exported_model import load_model
 from mario_rl.agent.saved_model import SavedModel
 from mario_rl.config import (
     EVALUATION_EMULATOR,
@@ -76,7 +77,7 @@ def evaluate_model(
         UserError: if the model cannot be loaded or there is no display for `render`.
         KeyboardInterrupt: if `interrupted` before the end of the first game.
     """
-    model = SavedModel.load(request.model_path)
+    model = load_model(request.model_path)
     leave_cores_to_the_games()
     # How a machine is used is not for the model to say.
     config = replace(model.config, run=RunConfig())
