@@ -76,7 +76,10 @@ class DuelingNetwork(nn.Module):
         """
         weight, bias = self.trunk[0].parameters()
         with torch.autocast(
-            obs.device.type, self._trunk_dtype, enabled=self._trunk_dtype != torch.float32
+            obs.device.type,
+            self._trunk_dtype,
+            enabled=self._trunk_dtype != torch.float32,
+            cache_enabled=False,  # older versions of PyTorch share it among threads
         ):
             # Dividing the weights by 255 instead of the pixels saves a pass over the batch.
             features = functional.conv2d(self.pixels(obs), weight / 255, bias, stride=self._stride)
