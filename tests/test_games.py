@@ -386,7 +386,8 @@ def test_what_is_raised_in_a_worker_arrives(monkeypatch, error, kind, says):
     context = multiprocessing.get_context("spawn")
     worker = object.__new__(workers_module._Worker)
     worker._connection, theirs = context.Pipe()
-    workers_module._work(theirs, workers_module._Shared(context, 1), slice(0, 1), CONFIG, 0)
+    shared = workers_module._Shared(context, 1, CONFIG.frame_shape)
+    workers_module._work(theirs, shared, slice(0, 1), CONFIG, 0)
     with pytest.raises(kind, match=says) as caught:
         worker.finish()
     assert type(caught.value) is kind

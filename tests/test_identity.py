@@ -88,7 +88,8 @@ def test_a_run_its_files_and_its_descendants_have_its_id(run):
 
 
 def test_a_descendant_measures_its_threads_on_its_own_machine(run, monkeypatch):
-    monkeypatch.setattr("mario_rl.training.lifecycle.fastest_threads", lambda *parts: 3)
+    monkeypatch.setattr("mario_rl.training.decisions.candidates", lambda: [1, 2, 3])
+    monkeypatch.setattr("mario_rl.training.decisions.fastest_threads", lambda *parts: 3)
     model = SavedModel.load(run.model)
     replace(model, config=model.config.replaced({"threads": 64})).save(run.model)
     heir, _ = continue_from(run.model, run.output_dir)

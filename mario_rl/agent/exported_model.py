@@ -51,7 +51,8 @@ def load_model(path: Path) -> SavedModel:
     Raises:
         UserError: as `SavedModel.load` and `read_exported`.
     """
-    return read_exported(path) if path.is_dir() else SavedModel.load(path)
+    is_exported = (path / CONFIG).exists()
+    return read_exported(path) if is_exported else SavedModel.load(path)
 
 
 def read_exported(folder: Path) -> SavedModel:
