@@ -84,7 +84,10 @@ fuzz = settings(
 
 @fuzz
 @given(
-    words=pairs({*CONFIG_FLAGS, "--run-name", "--output-dir"}, ["--resume", "--plain", *SWITCHES])
+    words=pairs(
+        {*CONFIG_FLAGS, "--run-name", "--output-dir", "--config"},
+        ["--resume", "--plain", "--dry-run", *SWITCHES],
+    )
 )
 @example(words=["--max-hours", "1e-320"])
 def test_train(words, tmp_path_factory):
@@ -102,7 +105,7 @@ def test_resume(trained, words):
 @fuzz
 @given(
     words=pairs(
-        {*CONFIG_FLAGS, "--run-name", "--output-dir", "--iteration", "--model-path"},
+        {*CONFIG_FLAGS, "--run-name", "--output-dir", "--iteration", "--model-path", "--config"},
         ["--reset-optimizer", "--plain"],
     )
 )
@@ -116,7 +119,7 @@ def test_continue(trained, words):
     words=pairs(
         {"--model-path", "--stage", "--epsilon", "--noops", "--max-steps", "--seed", "--delay",
          "--output-dir"},
-        ["--json", "--plot", "--record", "--render"],
+        ["--json", "--plot", "--record", "--render", "--overlay", "--saliency"],
     )
 )  # fmt: skip
 @example(words=["--model-path", "1\n2"])
@@ -128,7 +131,7 @@ def test_evaluate(trained, words, monkeypatch):
 
 
 @fuzz
-@given(words=pairs({"--run-name", "--format", "--output-dir", "--output"}, []))
+@given(words=pairs({"--run-name", "--format", "--output-dir", "--output"}, ["--html"]))
 def test_visualize(trained, words):
     check("visualize_training.py", ["--run-name", "first", *words], trained)
 
@@ -136,7 +139,8 @@ def test_visualize(trained, words):
 @fuzz
 @given(
     words=pairs(
-        {"--run-names", "--x", "--format", "--output-dir", "--output"}, ["--save", "--group"]
+        {"--run-names", "--x", "--format", "--output-dir", "--output"},
+        ["--save", "--group", "--html"],
     )
 )
 def test_compare(trained, words):
@@ -151,5 +155,5 @@ def test_every_flag_is_fuzzed(trained, monkeypatch):
         _, help, _ = call(script.name, ["--help"], trained)
         flags = set(re.findall(r"--[a-z][a-z-]*", help)) - set(CONFIG_FLAGS)
         unknown = {flag for flag in flags if f'"{flag}"' not in here and flag not in SWITCHES}
-        # Windows are tested elsewhere, and --start is training.
-        assert unknown <= {"--start", "--show", "--live", "--help"}, unknown
+        # Windows and servers are tested elsewhere, and --start is training.
+        assert unknown <= {"--start", "--show", "--live", "--serve", "--help"}, unknown

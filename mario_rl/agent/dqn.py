@@ -176,8 +176,8 @@ class DQN:
     def _descend(self, batch: TensorBatch) -> _Step:
         """The update itself, without waiting for the device. A graph repeats it with other values
         in the same tensors: what changes from update to update must be in one."""
-        on_cpu = self.device.type == "cpu"
-        target = self._target_thread.submit(self._target_of, batch) if on_cpu else None
+        beside = self.device.type == "cpu" and not self._captured
+        target = self._target_thread.submit(self._target_of, batch) if beside else None
         quantiles = of_actions(self.online_net(batch.obs), batch.actions)
         td_target = target.result() if target else self._target_of(batch)
         loss = (batch.is_weights * self._loss(quantiles, td_target, self._kappa)).mean()
