@@ -18,7 +18,7 @@ from mario_rl.games.interface import FRAMES_PER_SECOND
 from mario_rl.storage.files import make_directory
 
 # And their options. Builds from elsewhere than PyPI may lack x264, for its licence.
-_H264_ENCODERS = {"libx264": {"crf": "18"}, "libopenh264": {"b": "8000000"}}
+_H264_ENCODERS = {"libx264": {"crf": "18", "preset": "veryfast"}, "libopenh264": {"b": "8000000"}}
 _REINSTALL = "install another one: pip install --force-reinstall --only-binary av av"
 _ABANDONED_AFTER_S = 60  # a recording that is being made is written to more often
 
