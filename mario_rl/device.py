@@ -65,7 +65,12 @@ def leave_cores_to_the_learner() -> None:
     each helper sleep after every operation: an update would take half as long again
     (docs/performance.md).
     """
-    torch.set_num_threads(1)
+    use_threads(1)
+
+
+def use_threads(threads: int) -> None:
+    """Let PyTorch use this many threads in the thread that calls this."""
+    torch.set_num_threads(threads)
     torch.get_num_threads()  # or the next call for another thread would count here, too
 
 

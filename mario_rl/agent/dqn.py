@@ -19,6 +19,7 @@ from mario_rl.agent.cuda_graph import CudaGraph
 from mario_rl.agent.learner import LearnerState, Update
 from mario_rl.agent.network import DuelingNetwork, load_weights, to_tensor
 from mario_rl.config import LearnerConfig
+from mario_rl.device import use_threads
 from mario_rl.registry import LOSSES
 from mario_rl.replay.prioritized import Batch
 
@@ -126,7 +127,7 @@ class DQN:
 
     def set_threads(self, threads: int) -> None:
         for thread in (self._thread, self._target_thread):
-            thread.submit(_use_threads, threads).result()
+            thread.submit(use_threads, threads).result()
 
     def set_learning_rate(self, learning_rate: float) -> None:
         assert self._under_way is None
@@ -255,12 +256,6 @@ class DQN:
         if state.update is not None:
             self._under_way = Future()
             self._under_way.set_result(state.update)
-
-
-def _use_threads(threads: int) -> None:
-    """Let PyTorch use this many threads where this is called."""
-    torch.set_num_threads(threads)
-    torch.get_num_threads()  # or the next call for another thread would count here, too
 
 
 @torch.no_grad()
