@@ -9,6 +9,7 @@
 # make soak     two hours of training, with memory and open files recorded
 # make stacks   the environment's tests on every Python from 3.10 to 3.13 that is installed
 # make matrix   all but the slow tests on each of them, with everything installed:  make matrix MATRIX="3.11 3.13" ARGS="-m quick"
+# make docker   build the image and play a game with it; without Docker, its steps in a virtual environment
 # make wheel    build the wheel, install it elsewhere, and play a game with it
 #
 # PYTHON=python3.12 make ... chooses the interpreter.
@@ -27,7 +28,7 @@ find_python = $(firstword $(foreach v,$(1),$(shell for p in python$(v) $$HOME/.p
 	"$$p" -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$(v)')" 2>/dev/null && echo "$$p" && break; done)))
 OTHER_PYTHON ?= $(call find_python,$(OTHERS))
 
-.PHONY: demo play train named test check bench gpu-check gpu-check-needs torture soak stacks matrix wheel preflight
+.PHONY: demo play train named test check bench gpu-check gpu-check-needs torture soak stacks matrix docker wheel preflight
 
 preflight:
 	@test -n "$(VERSION)" || { echo "error: '$(PYTHON)' does not run: name a Python 3.10 to 3.13, as in PYTHON=python3.12 make ..." >&2; exit 2; }
@@ -135,6 +136,10 @@ stacks: $(STACKS:%=.venv-emulator-%/.ready)
 MATRIX ?= $(STACKS)
 matrix: $(MATRIX:%=.venv-matrix-%/.ready)
 	@for v in $(MATRIX); do echo "Python $$v"; .venv-matrix-$$v/bin/python -m pytest -m "not slow" $(ARGS) || exit 1; done
+
+docker:
+	@if docker info >/dev/null 2>&1; then docker build --tag mario-rl . && docker run --rm mario-rl mario-eval --model-path 1-1 --episodes 1; \
+	else echo "Docker does not run here: the steps of the Dockerfile in a virtual environment"; $(call find_python,3.13) tests/dockerfile.py; fi
 
 # An environment of its own and an empty folder, so that nothing of the checkout is within reach. To compile
 # all that is installed would take longer than the game.

@@ -221,6 +221,7 @@ def curves(path: Path) -> None:
     from mario_rl.games.serial import SerialGames
     from mario_rl.storage.paths import RunPaths
     from mario_rl.storage.recorder import Recorder
+    from mario_rl.storage.trackers import Tracker
     from mario_rl.training.assembly import build_trainer
     from tests.games import Corridor
 
@@ -244,7 +245,7 @@ def curves(path: Path) -> None:
                 paths = RunPaths(Path(directory), "curve")
                 seeded = config.replaced({"seed": seed})
                 learner = new_learner(name, seeded)
-                recorder = Recorder(paths, {}, 0)
+                recorder = Recorder(paths, {}, Tracker())
                 games = SerialGames.of(
                     [
                         Corridor(frame_shape=config.env.frame_shape)

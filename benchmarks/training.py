@@ -14,6 +14,7 @@ from mario_rl.config import Config
 from mario_rl.device import choose_device
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.recorder import Recorder
+from mario_rl.storage.trackers import Tracker
 from mario_rl.training.assembly import build_games, build_learner, build_trainer
 from mario_rl.training.trainer import Trainer
 
@@ -53,7 +54,7 @@ def new_trainer(config: Config, directory: Path) -> Trainer:
     learner = build_learner(config, choose_device(config.run.device))
     exploration = config.exploration
     games = build_games(config, exploration.num_envs, print, exploration.num_retrying)
-    recorder = Recorder(RunPaths(directory, "benchmark"), contents={}, env_steps=0)
+    recorder = Recorder(RunPaths(directory, "benchmark"), contents={}, trackers=Tracker())
     return build_trainer(config, learner, games, recorder)
 
 

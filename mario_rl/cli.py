@@ -19,8 +19,8 @@ from mario_rl.settings_file import read_settings
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
-    def __init__(self, description: str) -> None:
-        super().__init__(description=description, allow_abbrev=False)
+    def __init__(self, description: str | None = None, prog: str | None = None) -> None:
+        super().__init__(prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         note(f"{_one_line(f'{self.prog}: {message}')} (see --help)")

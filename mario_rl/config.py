@@ -17,6 +17,7 @@ from mario_rl.registry import (
     LEARNERS,
     LOSSES,
     REWARDS,
+    TRACKERS,
     VIEWS,
 )
 from mario_rl.settings import Binding, check, require, setting
@@ -327,6 +328,15 @@ class RunConfig:
         binds="machine",
         unit="episodes",
         interval="[1, inf)",
+    )
+    record_best: bool = setting(
+        True, "record a game of each new best model as a video in videos/", binds="machine"
+    )
+    track: str = setting(
+        "none",
+        "also show the run in a tracker: wandb, trackio or mlflow, which are installed separately",
+        binds="machine",
+        choices=TRACKERS,
     )
     games: str = setting(
         "workers",

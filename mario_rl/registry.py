@@ -62,6 +62,12 @@ LOSSES = Registry(  # agent/losses.py: Loss
 LEARNERS = Registry(  # agent/learner.py: Learner
     dqn="mario_rl.agent.dqn:DQN",
 )
+TRACKERS = Registry(  # storage/trackers.py: Tracker
+    none="mario_rl.storage.trackers:Tracker",
+    wandb="mario_rl.storage.trackers:WeightsAndBiases",
+    trackio="mario_rl.storage.trackers:Trackio",
+    mlflow="mario_rl.storage.trackers:MLflow",
+)
 BACKENDS = Registry(  # games/interface.py: Games
     workers="mario_rl.games.workers:WorkerGames",
     serial="mario_rl.games.serial:SerialGames",

@@ -43,7 +43,9 @@ def main() -> None:
     shipped = replace(model, weights=weights, optimizer=None)
     shipped.save(path)
 
-    report = evaluate_model(Request(path, Path(args.output_dir), episodes=EPISODES), say)
+    report = evaluate_model(
+        Request(model_path=path, output_dir=Path(args.output_dir), episodes=EPISODES), say
+    )
     # The games that chose a model flatter it.
     replace(shipped, evaluation=from_plain(Evaluation, report["evaluation"])).save(path)
     report["model"] = path.name

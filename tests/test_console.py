@@ -7,7 +7,6 @@ import pty
 import subprocess
 import sys
 import threading
-import types
 
 import pytest
 from rich.console import Console
@@ -17,7 +16,6 @@ from torture.victims import FLAGS, TRAIN
 from mario_rl import console
 from mario_rl.agent.saved_model import SavedModel
 from mario_rl.storage.files import read_json
-from mario_rl.storage.tensorboard import EventFiles
 from mario_rl.training.display import Display, Status, items_of, panel
 
 # What happens to a stream, in the words of a shell.
@@ -312,50 +310,6 @@ def test_a_terminal_that_goes_away(xterm, capsys):
         display.close()
         console.drop_unwritten()
     assert capsys.readouterr().err.count("Input/output error") == 1
-
-
-# other people's code
-
-
-@pytest.mark.parametrize("broken", ["import", "open", "add_scalar", "flush", "close"])
-def test_a_broken_tensorboard_is_said_once(broken, tmp_path, monkeypatch, capsys):
-    class Writer:
-        def __init__(self, *_, **__):
-            self.fail("open")
-
-        def fail(self, where):
-            if where == broken:
-                raise AttributeError("module 'numpy' has no attribute 'string_'")
-
-        def add_scalar(self, *_):
-            self.fail("add_scalar")
-
-        def flush(self):
-            self.fail("flush")
-
-        def close(self):
-            self.fail("close")
-
-    module = types.ModuleType("torch.utils.tensorboard")
-    if broken != "import":
-        module.SummaryWriter = Writer
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    files = EventFiles(tmp_path, 1)
-    for step in range(3):
-        files.add("train", {"loss": 0.5, "outcome": "death"}, step)
-        files.flush()
-    files.close()
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("warning: TensorBoard failed (")
-
-
-def test_without_tensorboard_nothing_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    files = EventFiles(tmp_path, 1)
-    files.add("train", {"loss": 0.5}, 1)
-    files.flush()
-    files.close()
-    assert capsys.readouterr().err == "" and not list(tmp_path.iterdir())
 
 
 # whole runs

@@ -267,7 +267,9 @@ def test_an_aborted_recording_leaves_nothing(run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(playback, "play_episodes", play)
-    request = playback.Request(run.model, run.output_dir, episodes=1, record=True)
+    request = playback.Request(
+        model_path=run.model, output_dir=run.output_dir, episodes=1, record=True
+    )
     with contextlib.suppress(KeyboardInterrupt):
         playback.evaluate_model(request, seen.append)
     assert seen == ["old_1-1_2.mp4"]

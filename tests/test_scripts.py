@@ -34,7 +34,7 @@ TRAIN = "progressive_mario_trainer.py"
 SMALL = """
     --stage 1-1 --seed 6 --num-envs 2 --batch-size 16 --learning-starts 60 --replay-capacity 400
     --stall-steps 8 --eps-decay 300 --eval-episodes 2 --eval-interval 500
-    --checkpoint-interval 2 --replay-ratio 1 --lr-decay 100 --threads 1
+    --checkpoint-interval 2 --replay-ratio 1 --lr-decay 100 --threads 1 --no-record-best
 """.split()
 
 
@@ -84,7 +84,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(folder):
     """A finished run called "first"; its output."""
-    return run(folder, TRAIN, "--run-name", "first", "--num-episodes", 12, *SMALL)
+    flags = [*SMALL, "--record-best"]
+    return run(folder, TRAIN, "--run-name", "first", "--num-episodes", 12, *flags)
 
 
 def weights(folder, name):
@@ -113,6 +114,28 @@ def test_train_writes_everything(folder, trained):
     assert (description["lineage"]["iteration"], description["lineage"]["parents"]) == (1, [])
     assert "--run-name first" in description["sessions"][0]["command"]
     assert list((stats / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_every_best_model_has_a_video(folder, trained):
+    evaluations = pd.read_csv(folder / "stats/first/evaluations.csv")
+    best = evaluations[evaluations.is_best == 1]
+    names = [f"first_best_{steps:09}.mp4" for steps in best.env_steps]
+    assert sorted(path.name for path in (folder / "videos").glob("first_best_*")) == names
+    for name in names:
+        with av.open(str(folder / "videos" / name)) as video:
+            frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+        assert len(frames) > 8 and frames[0].shape == (240, 256, 3)
+        sky = np.array([104, 136, 252])  # of 1-1
+        assert np.abs(frames[-1][100, 10] - sky).max() < 12
+
+
+def test_a_video_that_cannot_be_written_does_not_stop_a_run(tmp_path):
+    (tmp_path / "videos").write_text("in the way")
+    flags = [*SMALL, "--record-best"]
+    code, output, errors = call(TRAIN, ["--run-name", "a", "--num-episodes", "4", *flags], tmp_path)
+    assert code == 0 and "best model: models/a.pth" in output
+    assert errors.count("\n") == 1 and errors.startswith("warning: no video of the best model: ")
+    assert "records no more" in errors
 
 
 def test_existing_run_is_never_overwritten(folder, trained):
@@ -357,8 +380,10 @@ def test_an_interrupted_evaluation_shows_the_finished_games(folder, trained):
 
 
 def test_a_game_on_which_an_evaluation_is_interrupted_does_not_count(folder, trained):
-    request = playback.Request(folder / "models" / "first.pth", folder / "third", episodes=50,
-                               noops=0, record=True)  # fmt: skip
+    model = folder / "models" / "first.pth"
+    request = playback.Request(
+        model_path=model, output_dir=folder / "third", episodes=50, noops=0, record=True
+    )
     lines, decisions_in_third = [], []
 
     def interrupted():
@@ -373,8 +398,10 @@ def test_a_game_on_which_an_evaluation_is_interrupted_does_not_count(folder, tra
 
 
 def test_an_evaluation_interrupted_in_its_first_game_shows_nothing(folder, trained):
-    request = playback.Request(folder / "models" / "first.pth", folder / "none", episodes=1,
-                               noops=0, plot=True)  # fmt: skip
+    model = folder / "models" / "first.pth"
+    request = playback.Request(
+        model_path=model, output_dir=folder / "none", episodes=1, noops=0, plot=True
+    )
     lines, steps = [], []
     with pytest.raises(KeyboardInterrupt):
         playback.evaluate_model(request, lines.append, lambda: steps.append(0) or len(steps) > 5)

@@ -28,6 +28,7 @@ from mario_rl.storage.checkpoint import CheckpointStore
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import to_plain
 from mario_rl.storage.recorder import Recorder
+from mario_rl.storage.trackers import Tracker
 from mario_rl.training.assembly import build_learner, build_trainer
 from mario_rl.training.description import describe_run
 from mario_rl.training.display import Display
@@ -80,7 +81,7 @@ def make_saver(tmp_path, monkeypatch):
         paths = RunPaths(tmp_path, "run")
         learner = build_learner(CONFIG, torch.device("cpu"))
         games = SerialGames.of([Corridor(), Corridor()])
-        trainer = build_trainer(CONFIG, learner, games, Recorder(paths, {}, 0))
+        trainer = build_trainer(CONFIG, learner, games, Recorder(paths, {}, Tracker()))
         evaluator = Evaluator(trainer, EvaluatorState())
         store = store_type(paths.checkpoints)
         saver = Saver(paths, trainer, evaluator, store, Lineage(), confirm_lock)

@@ -26,6 +26,7 @@ from mario_rl.storage.records import (
     read_records,
     write_checksums,
 )
+from mario_rl.storage.trackers import Tracker
 
 by_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 EPISODE = {
@@ -292,7 +293,7 @@ def test_a_name_that_is_no_column_is_refused(name, path):
 
 def test_a_new_column_and_a_checkpoint_at_the_same_time(tmp_path, monkeypatch):
     """The checkpoint's thread syncs while the file is written again."""
-    recorder = Recorder(RunPaths(tmp_path, "run"), {}, 0)
+    recorder = Recorder(RunPaths(tmp_path, "run"), {}, Tracker())
     recorder.record(UPDATES, make_row(UPDATES, 1))
     begun, done = threading.Event(), []
 

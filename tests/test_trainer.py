@@ -21,7 +21,7 @@ from mario_rl.agent.saved_model import Lineage
 from mario_rl.config import Config
 from mario_rl.errors import UserError
 from mario_rl.evaluation.figures import Evaluation
-from mario_rl.games.interface import CLEAR, DEATH
+from mario_rl.games.interface import CLEAR, DEATH, RUNNING
 from mario_rl.games.serial import SerialGames
 from mario_rl.games.workers import WorkerGames
 from mario_rl.registry import BACKENDS, LEARNERS
@@ -30,6 +30,7 @@ from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import to_plain
 from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.records import EVALUATIONS, UPDATES, read_records
+from mario_rl.storage.trackers import Tracker
 from mario_rl.training import rollout
 from mario_rl.training.assembly import build_games, build_learner, build_trainer
 from mario_rl.training.budget import budget_spent
@@ -52,13 +53,13 @@ SMALL = Config().replaced(
 )
 
 
-def make_trainer(config, tmp_path, name, contents=None, env_steps=0):
+def make_trainer(config, tmp_path, name, contents=None):
     learner = build_learner(config, torch.device("cpu"))
     exploration = config.exploration
     games = SerialGames.of(
         [Corridor(save_points=i < exploration.num_retrying) for i in range(exploration.num_envs)]
     )
-    recorder = Recorder(RunPaths(tmp_path, name), contents or {}, env_steps)
+    recorder = Recorder(RunPaths(tmp_path, name), contents or {}, Tracker())
     return build_trainer(config, learner, games, recorder)
 
 
@@ -188,7 +189,7 @@ def play_real_game(tmp_path, monkeypatch, learner_type, games_type):
     paths = RunPaths(tmp_path, f"{learner_type.__name__}-{games_type.__name__}")
     with (
         closing(build_games(config, 2, print)) as games,
-        closing(Recorder(paths, {}, 0)) as recorder,
+        closing(Recorder(paths, {}, Tracker())) as recorder,
     ):
         trainer = build_trainer(config, learner, games, recorder)
         while trainer.env_steps < 200:
@@ -243,7 +244,6 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, inherited, stop_aft
         tmp_path,
         "parts",
         {name: content.tobytes() for name, content in state.progress.records.items()},
-        state.progress.trainer.env_steps,
     )
     resumed.learner.load_state(state.learner)
     resumed.load_state(state.progress.trainer, checkpoint.frames)
@@ -369,6 +369,27 @@ def test_what_has_cleared_nothing_is_not_played_on(tmp_path):
     evaluation, evaluator = evaluate(trainer, SerialGames.of([FirstEpisodes(0)]))
     assert (evaluation.clears, evaluation.eval_episodes) == (0, 2)
     assert evaluator.best is evaluation
+
+
+class LongerEpisodes(Corridor):
+    """The first episode takes 3 decisions, then 1, then 2, and each of them earns 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = [3, 1, 2]
+
+    def step(self, action):
+        self._left[0] -= 1
+        ended = self._left[0] == 0
+        if ended:
+            del self._left[0]
+        return self._frame(), 1.0, ended, False, self._status(DEATH if ended else RUNNING)
+
+
+def test_the_typical_game_is_the_median(tmp_path):
+    trainer = make_trainer(SMALL.replaced({"eval_episodes": 3}), tmp_path, "median")
+    _, evaluator = evaluate(trainer, SerialGames.of([LongerEpisodes()]))
+    assert len(evaluator.typical.actions) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Recordings: where they are written, with what, and what is left when they fail."""
 
 import builtins
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,9 +12,13 @@ import numpy as np
 import psutil
 import pytest
 
+from mario_rl.config import Config
 from mario_rl.errors import UserError
-from mario_rl.reports import video
-from mario_rl.reports.video import VideoWriter
+from mario_rl.evaluation.recording import record_game
+from mario_rl.games.interface import Position
+from mario_rl.games.mario_game import MarioGame
+from mario_rl.storage import video
+from mario_rl.storage.video import VideoWriter
 
 FRAME = np.zeros((240, 256, 3), dtype=np.uint8)
 
@@ -56,7 +61,7 @@ def test_a_folder_that_cannot_be_written_is_named(folder):
 def test_a_full_disk_is_told_in_a_line(tmp_path):
     """The largest file that the process may write is smaller than the recording."""
     script = (
-        "import resource, signal, pathlib, numpy, mario_rl.reports.video as video\n"
+        "import resource, signal, pathlib, numpy, mario_rl.storage.video as video\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "frame = numpy.random.default_rng(0).integers(0, 255, (720, 768, 3), dtype='uint8')\n"
@@ -94,7 +99,7 @@ def test_without_pyav_the_way_out_is_named(tmp_path, monkeypatch):
 
     original = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", import_all_but_av)
-    with pytest.raises(UserError, match=r"--record needs PyAV, but libavcodec.* pip install .* av"):
+    with pytest.raises(UserError, match=r"videos need PyAV, but libavcodec.* pip install .* av"):
         record(tmp_path / "a.mp4")
 
 
@@ -114,3 +119,18 @@ def test_what_killed_recordings_left_is_removed(tmp_path):
     record(tmp_path / "a.mp4")
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"a.mp4", *list(names)[1:]}
+
+
+def test_a_game_is_recorded_as_it_was_played(tmp_path):
+    config = Config().replaced({"stage": "1-1", "emulator": "nes-py"}).env
+    frames, actions = [], [3, 3, 4, 4, 4, 4, 4, 1] * 4
+    with contextlib.closing(MarioGame(config, lambda frame: frames.append(frame.copy()))) as game:
+        game.reset(5)
+        for action in actions:
+            game.step(action)
+    record_game(config, Position(5, actions), tmp_path / "a.mp4")
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(pictures) == len(frames) == 5 + 4 * len(actions)
+    for picture, frame in zip(pictures, frames, strict=True):
+        assert np.abs(picture.astype(int) - frame).mean() < 8

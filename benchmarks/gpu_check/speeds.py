@@ -17,6 +17,7 @@ from mario_rl.games.interface import Games
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.recorder import Recorder
+from mario_rl.storage.trackers import Tracker
 from mario_rl.training.assembly import build_games, build_learner, build_trainer
 from mario_rl.training.trainer import Trainer
 
@@ -100,7 +101,7 @@ def _trainer(check: Check, config: Config, games: Games) -> Trainer:
         config,
         build_learner(config, check.device, trunk_dtype(config.run.precision, check.device)),
         games,
-        Recorder(RunPaths(check.directory, "loop"), contents={}, env_steps=0),
+        Recorder(RunPaths(check.directory, "loop"), contents={}, trackers=Tracker()),
         frames_device(check.device, config.run.gpu_memory_fraction, required),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from mario_rl.agent.saved_model import SavedModel
 from mario_rl.errors import DamagedFile, UserError
+from mario_rl.extras import import_extra
 from mario_rl.storage.files import atomic_write, make_directory, reading_error, require_file
 from mario_rl.storage.plain import read_as
 
@@ -27,7 +28,7 @@ def write_exported(model: SavedModel, folder: Path) -> None:
         UserError: if safetensors is not installed.
         OSError: if they cannot be written.
     """
-    library = _safetensors()
+    library = import_extra("safetensors.torch", "exported models", "safetensors")
     content = {
         "kind": _KIND,
         "schema": _SCHEMA,
@@ -64,7 +65,7 @@ def read_exported(folder: Path) -> SavedModel:
     config, weights = folder / CONFIG, folder / WEIGHTS
     for file in (config, weights):
         require_file(file)
-    library = _safetensors()
+    library = import_extra("safetensors.torch", "exported models", "safetensors")
     content = _read_json(config)
     if content.pop("kind", None) != _KIND:
         raise DamagedFile(f"{config} is not the config of a Mario RL model")
@@ -98,15 +99,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DamagedFile(f"{path} is not the config of a Mario RL model")
     return content
-
-
-def _safetensors() -> Any:
-    """
-    Raises:
-        UserError: if it is not installed.
-    """
-    try:
-        import safetensors.torch
-    except ImportError:
-        raise UserError("exported models need safetensors: pip install safetensors") from None
-    return safetensors.torch

@@ -12,7 +12,7 @@ import numpy as np
 
 from mario_rl.agent.network import DuelingNetwork
 from mario_rl.config import STACK
-from mario_rl.errors import UserError
+from mario_rl.extras import import_extra
 from mario_rl.storage.files import atomic_write
 
 _OPSET = 17
@@ -104,9 +104,5 @@ def require_onnx() -> Any:
     Raises:
         UserError: if it is not installed.
     """
-    try:
-        import onnx
-        import onnx.numpy_helper
-    except ImportError:
-        raise UserError("ONNX files need onnx: pip install onnx") from None
-    return onnx
+    import_extra("onnx.numpy_helper", "ONNX files", "onnx")
+    return import_extra("onnx", "ONNX files", "onnx")

@@ -102,7 +102,10 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     centre = rate + z * z / (2 * trials)
     margin = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
+    # With no success or no failure rounding would miss the end by 1e-18, on either side.
+    low = (centre - margin) / scale if successes > 0 else 0.0
+    high = (centre + margin) / scale if successes < trials else 1.0
+    return low, high
 
 
 def most_stages_cleared(played: Sequence[Episode]) -> float:

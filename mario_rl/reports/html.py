@@ -22,6 +22,7 @@ import pandas as pd
 from mario_rl.config import Config, settings
 from mario_rl.console import warn_once
 from mario_rl.errors import UserError
+from mario_rl.extras import import_extra
 from mario_rl.reports.charts import Chart, comparison_charts, losses_chart, run_charts
 from mario_rl.reports.comparison import Group, format_table, notes
 from mario_rl.reports.recorded_runs import RecordedRun
@@ -59,11 +60,14 @@ class Report:
         Raises:
             UserError: if Plotly is not installed.
         """
+        plotly = import_extra("plotly.offline", "reports", "plotly")
         values = self.parts() | {
             "title": _text(self.title),
             # In a script only "</" and "<!--" would be read as HTML.
             "charts": json.dumps(self.charts, separators=(",", ":")).replace("<", "\\u003c"),
-            "plotly": base64.b64encode(gzip.compress(_plotly().encode(), mtime=0)).decode(),
+            "plotly": base64.b64encode(
+                gzip.compress(plotly.get_plotlyjs().encode(), mtime=0)
+            ).decode(),
             "live": "yes" if is_live else "no",
         }
         template = _TEMPLATE.read_text(encoding="utf-8")
@@ -107,19 +111,6 @@ def comparison_report(groups: Sequence[Group], table: pd.DataFrame) -> Report:
             ("Settings that differ", _settings(runs)),
         ],
     )
-
-
-def _plotly() -> str:
-    """
-    Raises:
-        UserError: if it is not installed.
-    """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise UserError("--html needs Plotly: pip install plotly") from None
-    script: str = get_plotlyjs()
-    return script
 
 
 def _losses(paths: RunPaths, run: RecordedRun) -> Chart:

@@ -1,7 +1,7 @@
 """Playing a saved model for a person: figures, a window, a recording, a plot of the positions."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,26 +23,36 @@ from mario_rl.errors import UserError
 from mario_rl.evaluation.figures import summarize
 from mario_rl.evaluation.play import PlayedEpisode, play_episodes
 from mario_rl.games.actions import action_names
-from mario_rl.games.emulator import resolved
+from mario_rl.games.emulator import Emulator, resolved
 from mario_rl.games.interface import SCREEN_SHAPE, Games
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.games.serial import SerialGames
 from mario_rl.games.window import SCALE, Window, enlarge
 from mario_rl.reports.overlay import WIDTH, Overlay
 from mario_rl.reports.position_plot import save_position_plot
-from mario_rl.reports.video import VideoWriter
+from mario_rl.storage.demonstration import Demonstration
 from mario_rl.storage.files import reserved
+from mario_rl.storage.video import VideoWriter
 from mario_rl.training.assembly import build_games
 
 _GAMES_AT_A_TIME = 8
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class Viewing:
+    """How a game is shown, by the names of the flags of eval_mario.py."""
+
+    output_dir: Path = Path(".")
+    render: bool = False
+    record: bool = False
+    delay: float = 1 / 60  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Viewing):
     """What eval_mario.py was asked for, by the names of its flags."""
 
     model_path: Path
-    output_dir: Path = Path(".")
     stage: str | None = None  # None: the one that the model was trained on
     emulator: str = EVALUATION_EMULATOR
     episodes: int = 20
@@ -50,10 +60,7 @@ class Request:
     noops: int = MAX_NOOP_FRAMES  # at most this many frames
     max_steps: int | None = None
     seed: int = 0
-    render: bool = False
-    record: bool = False
     plot: bool = False
-    delay: float = 1 / 60  # seconds
     overlay: bool = False  # beside a game that is rendered or recorded
     saliency: bool = False  # in the overlay
 
@@ -148,43 +155,76 @@ def _play(
     network, overlay = model.network(), None
     if request.overlay and (request.render or request.record):
         overlay = Overlay(network, action_names(config.env.action_set), request.saliency)
+    width = SCALE * SCREEN_SHAPE[1] + (WIDTH if overlay else 0)
+    stem = _stem(model, config.env.stage)
+    with _viewers(request, model.run_name, stem, width, say) as (viewers, is_closed):
+        games = _games(config, request, viewers, overlay, say)
+        with contextlib.closing(games):
+            return play_episodes(
+                overlay.q_values if overlay else network.q_values,
+                games,
+                request.episodes,
+                request.seed,
+                epsilon=request.epsilon,
+                max_noop_frames=request.noops,
+                max_steps=request.max_steps,
+                on_end=on_end,
+                should_stop=lambda: interrupted() or is_closed(),
+            )
+
+
+def replay_demonstration(
+    path: Path, emulator: str, viewing: Viewing, say: Callable[[str], None]
+) -> None:
+    """Play a demonstration again, and make what was asked for.
+
+    Raises:
+        UserError: if it cannot be read, or becomes another game.
+    """
+    demonstration = Demonstration.read(path)
+    width = SCALE * SCREEN_SHAPE[1]
+    with _viewers(viewing, path.stem, path.stem, width, say) as (viewers, _):
+
+        def on_frame(emulator: Emulator) -> None:
+            if viewers:
+                picture = enlarge(emulator.screen)
+                for view in viewers:
+                    view(picture)
+
+        demonstration.replay(emulator, on_frame)
+    say(
+        f"{demonstration.outcome} at x={demonstration.max_x}, "
+        f"{sum(demonstration.frames):,} frames, the same on {resolved(emulator)}"
+    )
+
+
+@contextlib.contextmanager
+def _viewers(
+    viewing: Viewing, title: str, stem: str, width: int, say: Callable[[str], None]
+) -> Iterator[tuple[list[Callable[[np.ndarray], None]], Callable[[], bool]]]:
+    """What takes the pictures, uint8 [720, width, 3] RGB, and whether a person closed the window.
+    The recording is complete when the block ends."""
+    viewers: list[Callable[[np.ndarray], None]] = []
+    window = _window(title, viewing) if viewing.render else None
     with contextlib.ExitStack() as stack:
-        viewers: list[Callable[[np.ndarray], None]] = []
-        stops = [interrupted]
-        if request.render and (window := _window(model, request)):
+        if window is not None:
             stack.enter_context(contextlib.closing(window))
             viewers.append(window.show)
-            stops.append(window.is_closed)
-        if request.record:
-            folder, stem = request.output_dir / "videos", _stem(model, config.env.stage)
-            video = stack.enter_context(reserved(folder, stem, "mp4"))
-            width = SCALE * SCREEN_SHAPE[1] + (WIDTH if overlay else 0)
+        if viewing.record:
+            video = stack.enter_context(reserved(viewing.output_dir / "videos", stem, "mp4"))
             writer = VideoWriter(video, SCALE * SCREEN_SHAPE[0], width)
             viewers.append(stack.enter_context(writer).add)
-        games = _games(config, request, viewers, overlay, say)
-        stack.enter_context(contextlib.closing(games))
-        played = play_episodes(
-            overlay.q_values if overlay else network.q_values,
-            games,
-            request.episodes,
-            request.seed,
-            epsilon=request.epsilon,
-            max_noop_frames=request.noops,
-            max_steps=request.max_steps,
-            on_end=on_end,
-            should_stop=lambda: any(stop() for stop in stops),
-        )
-    if request.record:
+        yield viewers, window.is_closed if window else lambda: False
+    if viewing.record:
         say(f"video: {video}")
-    return played
 
 
-def _window(model: SavedModel, request: Request) -> Window | None:
+def _window(title: str, viewing: Viewing) -> Window | None:
     """None if there is no display, and the game is recorded: then that is enough."""
     try:
-        return Window(f"Mario RL: {model.run_name}", request.delay)
+        return Window(f"Mario RL: {title}", viewing.delay)
     except UserError:
-        if not request.record:
+        if not viewing.record:
             raise
         warn("there is no display to open a window on (--render); recording without one")
         return None

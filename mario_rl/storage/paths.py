@@ -32,6 +32,11 @@ class RunPaths:
         self.updates_csv = self.stats / "updates.csv"
         self.evaluations_csv = self.stats / "evaluations.csv"
 
+    def best_video(self, env_steps: int) -> Path:
+        """The video of the model that was the best at that time. In the order of their names they
+        are in the order of time."""
+        return self.output_dir / "videos" / f"{self.run_name}_best_{env_steps:09d}.mp4"
+
     def exists(self) -> bool:
         """Whether an earlier run left files under this name."""
         records = (path for path in self.stats.glob("*") if path.suffix != ".tmp")

@@ -1,24 +1,25 @@
-"""Writes a run's records: CSV files, and TensorBoard event files where tensorboard is installed."""
+"""Writes a run's records: CSV files, and whatever trackers there are."""
 
 import contextlib
 import threading
+from pathlib import Path
 
 from mario_rl.console import warn
 from mario_rl.errors import reason
 from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.records import TABLES, RecordLog, Row, Table, write_checksums
-from mario_rl.storage.tensorboard import EventFiles
+from mario_rl.storage.trackers import Tracker
 
 
 class Recorder:
     """Owns the files of the records."""
 
-    def __init__(self, paths: RunPaths, contents: dict[str, bytes], env_steps: int) -> None:
+    def __init__(self, paths: RunPaths, contents: dict[str, bytes], trackers: Tracker) -> None:
         """
         Args:
             contents: what `contents` returned at the checkpoint from which the run continues.
                 Whatever comes after it in the files is dropped. Empty for a new run.
-            env_steps: of that checkpoint.
+            trackers: are given the same rows, and closed with the recorder.
         """
         self._folder = paths.stats
         # `sync` is called in the thread that writes checkpoints. It must not meet rows that are
@@ -31,15 +32,15 @@ class Recorder:
             table.name: RecordLog(self._folder / table.file, table, contents.get(table.file, b""))
             for table in TABLES
         }
-        self._event_files = EventFiles(paths.stats / "tensorboard", purge_step=env_steps + 1)
+        self._trackers = trackers
 
     def record(self, table: Table, row: Row) -> None:
-        """Append a row: to the CSV file, and each of its numbers to TensorBoard.
+        """Append a row: to the CSV file, and for the trackers.
 
         A file that cannot be written is written later; `sync` raises the error if it persists.
         """
         values = {name: value for name, value in row.items() if name != "env_steps"}
-        self._event_files.add(table.tag, values, row["env_steps"])
+        self._trackers.add(table.tag, values, row["env_steps"])
         log = self._logs[table.name]
         rewrites = not log.has_columns_of(row)
         with self._replacing if rewrites else contextlib.nullcontext(), self._writing:
@@ -54,6 +55,10 @@ class Recorder:
                 warn(f"{reason(error)}; the next checkpoint writes the rows that are missing")
                 self._behind = True
 
+    def record_video(self, path: Path, env_steps: int) -> None:
+        """Tell of a video of the best model."""
+        self._trackers.add_video(path, env_steps)
+
     def contents(self) -> dict[str, bytes]:
         """All that was recorded, by file name."""
         return {log.path.name: log.content() for log in self._logs.values()}
@@ -65,7 +70,7 @@ class Recorder:
         Raises:
             OSError: if that is not possible.
         """
-        self._event_files.flush()
+        self._trackers.flush()
         with self._replacing:
             with self._writing:
                 for log in self._logs.values():
@@ -80,4 +85,4 @@ class Recorder:
     def close(self) -> None:
         for log in self._logs.values():
             log.close()
-        self._event_files.close()
+        self._trackers.close()

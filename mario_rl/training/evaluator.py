@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from mario_rl.evaluation.figures import Evaluation, most_stages_cleared, summarize
-from mario_rl.evaluation.play import play_episodes
+from mario_rl.evaluation.play import PlayedEpisode, play_episodes
 from mario_rl.fields import Count
-from mario_rl.games.interface import Episode, Games
+from mario_rl.games.interface import Games, Position
 from mario_rl.storage.records import EVALUATIONS
 from mario_rl.training.budget import budget_spent
 from mario_rl.training.trainer import Trainer
@@ -24,7 +24,13 @@ class EvaluatorState:
 
 
 class Evaluator:
-    """Judges the policy of a trainer."""
+    """Judges the policy of a trainer.
+
+    Attributes:
+        typical: the game of the last evaluation whose return is the median.
+    """
+
+    typical: Position
 
     def __init__(self, trainer: Trainer, state: EvaluatorState) -> None:
         self._trainer = trainer
@@ -63,8 +69,9 @@ class Evaluator:
             played = self._play(games, should_stop)
         if played is None:
             return None
+        self.typical = _median(played).position
         evaluation = summarize(
-            played,
+            [one.episode for one in played],
             env_steps=trainer.env_steps,
             updates=trainer.updates,
             episodes=trainer.episodes,
@@ -81,11 +88,11 @@ class Evaluator:
         """Go on without the evaluation that is due."""
         self.evaluated_at = self._trainer.env_steps
 
-    def _play(self, games: Games, should_stop: Callable[[], bool]) -> list[Episode] | None:
+    def _play(self, games: Games, should_stop: Callable[[], bool]) -> list[PlayedEpisode] | None:
         config = self._trainer.config
 
-        def play(episodes: int, first_episode: int) -> list[Episode]:
-            played = play_episodes(
+        def play(episodes: int, first_episode: int) -> list[PlayedEpisode]:
+            return play_episodes(
                 self._trainer.learner.average_net.q_values,
                 games,
                 episodes,
@@ -93,14 +100,18 @@ class Evaluator:
                 first_episode=first_episode,
                 should_stop=should_stop,
             )
-            return [one.episode for one in played]
 
         episodes = config.evaluation.eval_episodes
         played = play(episodes, 0)
         if should_stop():
             return None
         most = self.best.mean_stages_cleared if self.best else 0
-        cleared = any(result.stages_cleared for result in played)
-        if cleared and most_stages_cleared(played) >= most:
+        results = [one.episode for one in played]
+        cleared = any(result.stages_cleared for result in results)
+        if cleared and most_stages_cleared(results) >= most:
             played += play(_CONFIRMATION * episodes, episodes)
         return None if should_stop() else played
+
+
+def _median(played: list[PlayedEpisode]) -> PlayedEpisode:
+    return sorted(played, key=lambda one: one.episode.episode_return)[len(played) // 2]

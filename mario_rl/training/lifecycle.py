@@ -34,6 +34,7 @@ from mario_rl.storage.paths import RunPaths
 from mario_rl.storage.plain import to_plain
 from mario_rl.storage.recorder import Recorder
 from mario_rl.storage.run_lock import RunLock
+from mario_rl.storage.trackers import TrackedRun, Trackers
 from mario_rl.training.assembly import build_games, build_learner, build_trainer
 from mario_rl.training.decisions import decided, with_threads
 from mario_rl.training.description import describe_run, note_session
@@ -223,7 +224,8 @@ def _build_trainer(
     )
     contents = _recorded(paths, progress.records) if progress else {}
     env_steps = progress.trainer.env_steps if progress else 0
-    recorder = stack.enter_context(closing(Recorder(paths, contents, env_steps)))
+    run = TrackedRun(paths.run_name, paths.stats, config, state.lineage, env_steps)
+    recorder = stack.enter_context(closing(Recorder(paths, contents, Trackers(run))))
     learner = stack.enter_context(
         closing(build_learner(config, machine.device, machine.trunk_dtype))
     )

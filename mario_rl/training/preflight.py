@@ -15,6 +15,7 @@ from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.storage.checkpoint import KEPT_CHECKPOINTS
 from mario_rl.storage.files import make_directory
 from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.trackers import require_library
 
 # The state in a checkpoint: four networks, and two numbers for each weight in the optimizer.
 _STATE_PER_NETWORK = 6
@@ -34,6 +35,7 @@ def check_machine(paths: RunPaths, config: Config, weights: Weights) -> None:
         if path.is_dir():
             raise UserError(f"{path} is a folder, and the run needs a file there: move it away")
     _check_disk(paths, config, weights)
+    require_library(config.run.track)
     resolved(config.env.emulator)  # a run that is resumed may have come from another machine
     if config.run.games == "workers":
         # Twice: for the games of the training, and of the evaluations.

@@ -3,6 +3,8 @@
 from mario_rl.console import warn
 from mario_rl.device import gpu_memory, shortage
 from mario_rl.errors import RunInUse, UserError, reason
+from mario_rl.evaluation.figures import Evaluation
+from mario_rl.evaluation.recording import record_game
 from mario_rl.games.interface import Games
 from mario_rl.machine import resident_memory_bytes
 from mario_rl.storage.paths import RunPaths
@@ -44,6 +46,7 @@ class Session:
         self._signals = signals
         self._evaluate_first = evaluate_first
         self._eval_games: Games | None = None  # started with the first evaluation
+        self._records_best = trainer.config.run.record_best
 
     def close(self) -> None:
         self._close_eval_games()
@@ -121,6 +124,19 @@ class Session:
             f"mean x {evaluation.mean_x:.0f}, best x {evaluation.max_x}"
             + (f" -> {self._paths.model}" if is_best else "")
         )
+
+        if is_best and self._records_best:
+            self._record_best(evaluation)
+
+    def _record_best(self, best: Evaluation) -> None:
+        """A video of a typical game. If that fails, the run makes no more of them."""
+        path = self._paths.best_video(best.env_steps)
+        try:
+            record_game(self._trainer.config.env, self._evaluator.typical, path)
+            self._trainer.recorder.record_video(path, best.env_steps)
+        except (UserError, OSError) as error:
+            warn(f"no video of the best model: {reason(error)}; this run records no more")
+            self._records_best = False
 
     def _close_eval_games(self) -> None:
         if self._eval_games is not None:

@@ -62,7 +62,7 @@ class VideoWriter:
             stream.options = options
             return stream
         self._discard()
-        raise UserError(f"--record: this PyAV has no H.264 encoder; {_REINSTALL}")
+        raise UserError(f"this PyAV has no H.264 encoder; {_REINSTALL}")
 
     def add(self, picture: np.ndarray) -> None:
         """Append a picture, uint8 [height, width, 3] RGB."""
@@ -107,7 +107,7 @@ def _import_av() -> Any:
     try:
         import av
     except Exception as error:  # other people's code, which can fail in any way
-        raise UserError(f"--record needs PyAV, but {first_line(error)}; {_REINSTALL}") from None
+        raise UserError(f"videos need PyAV, but {first_line(error)}; {_REINSTALL}") from None
     return av
 
 
