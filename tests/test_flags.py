@@ -118,8 +118,8 @@ def test_continue(trained, words):
 @given(
     words=pairs(
         {"--model-path", "--stage", "--epsilon", "--noops", "--max-steps", "--seed", "--delay",
-         "--output-dir"},
-        ["--json", "--plot", "--record", "--render", "--overlay", "--saliency"],
+         "--output-dir", "--record-demo", "--replay-demo"},
+        ["--human", "--json", "--plot", "--record", "--render", "--overlay", "--saliency"],
     )
 )  # fmt: skip
 @example(words=["--model-path", "1\n2"])

@@ -194,7 +194,7 @@ def test_save_go_back_pause_and_start_again(keyboard, tmp_path):
     output, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
     games = re.findall(r"game \d: (\w+) at x=(\d+), ([\d.]+) s, score \d+(.*)", output)
-    assert len(games) >= 2 and games[-2][3] == ", went back 1 times"
+    assert len(games) >= 2 and games[-2][3] == ", retries: 1"
     assert float(games[-2][2]) < 3, "neither the pause nor what came after the save counts"
     Demonstration.read(tmp_path / "me.json").replay("nes-py")
 

@@ -47,6 +47,7 @@ CONFIG = Config().replaced(
         "replay_capacity": 128,
         "replay_ratio": 1.0,
         "target_period": 20,
+        "record_best": False,  # the corridor has no screen
     }
 )
 

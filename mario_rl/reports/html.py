@@ -176,11 +176,12 @@ def _settings(runs: Sequence[RecordedRun]) -> str:
 
 
 def _videos(paths: RunPaths, page: Path) -> Iterator[tuple[str, str]]:
-    """The videos of the run, which lie beside the report and are not part of it."""
+    """The videos of the run, the newest best model's first. They lie beside the report and are
+    not part of it."""
     folder = paths.output_dir / "videos"
     found = [
         file
-        for file in sorted(folder.glob(f"{paths.run_name}_*"))
+        for file in sorted(folder.glob(f"{paths.run_name}_*"), reverse=True)
         if file.suffix in _VIDEO_SUFFIXES
     ]
     if not found:

@@ -47,7 +47,7 @@ class _Game:
     def __str__(self) -> str:
         game = self.demonstration
         seconds = sum(game.frames) / FRAMES_PER_SECOND
-        retries = f", went back {self.retries} times" if self.retries else ""
+        retries = f", retries: {self.retries}" if self.retries else ""
         return (
             f"{game.outcome} at x={game.max_x}, {seconds:.1f} s, score {game.game_score}{retries}"
         )
@@ -68,6 +68,7 @@ class _Controls:
             pygame.K_RETURN: "again", pygame.K_p: "pause",
         }  # fmt: skip
         self._pads: dict[int, Any] = {}
+        self._tapped: set[int] = set()  # since the last frame, and perhaps released again
 
     def commands(self) -> list[str]:
         """What was asked for since the last call, such as "quit" or "retry"."""
@@ -75,8 +76,10 @@ class _Controls:
         for event in pygame.event.get():
             if event.type == pygame.QUIT:
                 asked.append("quit")
-            elif event.type == pygame.KEYDOWN and event.key in self._commands:
-                asked.append(self._commands[event.key])
+            elif event.type == pygame.KEYDOWN:
+                self._tapped.add(event.key)
+                if event.key in self._commands:
+                    asked.append(self._commands[event.key])
             elif event.type == pygame.JOYDEVICEADDED:
                 pad = pygame.joystick.Joystick(event.device_index)
                 self._pads[pad.get_instance_id()] = pad
@@ -89,7 +92,8 @@ class _Controls:
         pressed = self._pygame.key.get_pressed()
         held = 0
         for key, button in self._keys.items():
-            held |= button * bool(pressed[key])
+            held |= button * (pressed[key] or key in self._tapped)
+        self._tapped.clear()
         for pad in self._pads.values():
             held |= _held_on(pad)
         for both in _OPPOSITES:
@@ -100,14 +104,13 @@ class _Controls:
 
 def _held_on(pad: Any) -> int:
     """A stick or a cross moves; the first button jumps, the others run."""
-    held = 0
     across = [pad.get_axis(0) if pad.get_numaxes() > 0 else 0.0]
     down = [pad.get_axis(1) if pad.get_numaxes() > 1 else 0.0]
     for hat in range(pad.get_numhats()):
         x, y = pad.get_hat(hat)
         across.append(x)
         down.append(-y)
-    held |= _RIGHT * any(x > _STICK for x in across) | _LEFT * any(x < -_STICK for x in across)
+    held = _RIGHT * any(x > _STICK for x in across) | _LEFT * any(x < -_STICK for x in across)
     held |= _DOWN * any(y > _STICK for y in down) | _UP * any(y < -_STICK for y in down)
     pressed = [pad.get_button(number) for number in range(min(4, pad.get_numbuttons()))]
     return held | _A * bool(pressed[:1] and pressed[0]) | _B * any(pressed[1:])

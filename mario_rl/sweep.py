@@ -1,0 +1,311 @@
+"""Many runs: seeds, stages and settings, a few at a time.
+
+python -m mario_rl.sweep FILE.yaml --jobs 2
+
+name: seeds                                    # the runs are called seeds_stage-1-1_seed-0, ...
+settings: {max_steps: 400000, num_episodes: 1000000}    # of every run
+grid: {stage: [1-1, 1-2], seed: [0, 1, 2]}     # every combination
+"""
+
+import ctypes
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mario_rl.cli import Parser, number, run_script
+from mario_rl.config import Config
+from mario_rl.console import is_live, say, tell
+from mario_rl.errors import UserError, shown
+from mario_rl.machine import available_cores
+from mario_rl.settings_file import named_settings, nearest, read_yaml, text_of
+from mario_rl.storage.files import atomic_write, make_directory, read_json, write_json
+from mario_rl.storage.paths import RunPaths
+
+_MOST_RUNS = 10_000
+_PERIOD_S = 0.5
+_SHOWN_EVERY_S = 30  # where lines are printed instead of a table
+WAITING, RUNNING, FINISHED, STOPPED, FAILED = "waiting", "running", "finished", "stopped", "failed"
+
+
+@dataclass
+class Run:
+    """One run of a sweep.
+
+    Attributes:
+        status: WAITING, RUNNING, FINISHED, STOPPED (by a person) or FAILED.
+        note: the newest of what it said.
+    """
+
+    name: str
+    config: Config
+    status: str = WAITING
+    note: str = ""
+    process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+    cores: tuple[int, ...] = ()
+
+
+def read_sweep(path: Path) -> tuple[str, list[Run]]:
+    """The name of a sweep, and its runs.
+
+    Raises:
+        UserError: if the file cannot be read, or a run would not be possible.
+    """
+    content = read_yaml(path, str(path))
+    known = ("name", "settings", "grid")
+    for key in content:
+        if key not in known:
+            raise UserError(f"{path}: there is no {shown(key)}{nearest(str(key), known)}")
+    name = content.get("name", path.stem)
+    common, grid = (content.get(key) or {} for key in ("settings", "grid"))
+    for key, part in (("settings", common), ("grid", grid)):
+        if not isinstance(part, dict):
+            raise UserError(f"{path}: {key} must hold lines such as 'stage: 1-1'")
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{path}: grid: {shown(key)} must be a list, such as [0, 1, 2]")
+    if both := {str(key) for key in common} & {str(key) for key in grid}:
+        raise UserError(f"{path}: {min(both)} is in settings and in grid")
+    runs: dict[str, Run] = {}
+    for values in itertools.islice(itertools.product(*grid.values()), _MOST_RUNS + 1):
+        own = dict(zip(grid, values, strict=True))
+        config = Config().replaced(named_settings({**common, **own}, str(path)))
+        parts = [str(name), *(f"{key}-{value}" for key, value in own.items())]
+        run_name = "_".join(parts).replace("_-", "-").replace(" ", "")
+        RunPaths(".", run_name)  # checks the name
+        if run_name in runs:
+            raise UserError(f"{path}: two runs would be called {run_name}")
+        runs[run_name] = Run(run_name, config)
+    if len(runs) > _MOST_RUNS:
+        raise UserError(f"{path}: more than {_MOST_RUNS:,} runs")
+    return str(name), list(runs.values())
+
+
+class Sweep:
+    """Runs a sweep in processes of this machine.
+
+    Each run is an ordinary one: a run that has a checkpoint is resumed. What is known of the runs
+    is in sweeps/NAME/state.json, so that a sweep that was killed goes on where it was.
+    """
+
+    def __init__(self, name: str, runs: Sequence[Run], output_dir: Path, jobs: int) -> None:
+        self.runs = runs
+        self._output_dir = output_dir
+        self._folder = output_dir / "sweeps" / name
+        self._state = self._folder / "state.json"
+        make_directory(self._folder)
+        cores = sorted(_cores())
+        share = max(1, len(cores) // jobs)
+        self._free = [
+            tuple(cores[(first + i) % len(cores)] for i in range(share))
+            for first in range(0, jobs * share, share)
+        ]
+        self._stopping = False
+
+    def load(self, retry: bool) -> None:
+        """Take over what is known of the runs from before.
+
+        Args:
+            retry: let the failed ones run again.
+        """
+        if not self._state.exists():
+            return
+        known = read_json(self._state)
+        for run in self.runs:
+            status, settings, note = known.get(run.name, ("", None, ""))
+            # A larger budget lets a run go on.
+            if settings == run.config.flat() and status in (FINISHED, FAILED):
+                run.status, run.note = status, note
+            if retry and run.status == FAILED:
+                run.status = WAITING
+
+    def stop(self, *_: object) -> None:
+        """Let no more runs begin, and those that train save and end."""
+        self._stopping = True
+        for run in self.runs:
+            if run.process is not None:
+                run.process.terminate()
+
+    def step(self) -> bool:
+        """Look after the runs; False when none trains and none waits."""
+        changed = False
+        for run in self.runs:
+            if run.process is None:
+                continue
+            run.note = _last_line(self._log(run))
+            if run.process.poll() is not None:
+                self._end(run)
+                changed = True
+        for run in self.runs:
+            if run.status == WAITING and self._free and not self._stopping:
+                self._begin(run)
+                changed = True
+        if changed:
+            self._save()
+        return any(run.process is not None for run in self.runs)
+
+    def _begin(self, run: Run) -> None:
+        settings = self._folder / f"{run.name}.yaml"
+        text = text_of(run.config).encode()
+        atomic_write(settings, lambda file: file.write(text))
+        command = [sys.executable, "-m", "progressive_mario_trainer", "--run-name", run.name]
+        command += ["--output-dir", str(self._output_dir.resolve()), "--plain"]
+        command += ["--config", str(settings.resolve())]
+        paths = RunPaths(self._output_dir, run.name)
+        if any(paths.checkpoints.glob("*.json")):
+            command.append("--resume")
+        run.cores = self._free.pop(0)
+        with self._log(run).open("wb") as log, _on_cores(run.cores):
+            run.process = subprocess.Popen(
+                command,
+                cwd=Path(__file__).parents[1],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C is for us
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+        run.status = RUNNING
+
+    def _end(self, run: Run) -> None:
+        assert run.process is not None
+        text = self._log(run).read_text(errors="replace")
+        if run.process.returncode != 0:
+            run.status = FAILED
+        else:
+            run.status = FINISHED if re.search("^finished: ", text, re.M) else STOPPED
+        run.process = None
+        self._free.append(run.cores)
+
+    def _log(self, run: Run) -> Path:
+        return self._folder / f"{run.name}.log"
+
+    def _save(self) -> None:
+        known = {run.name: [run.status, run.config.flat(), run.note] for run in self.runs}
+        write_json(self._state, known)
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 2000))
+        lines = file.read().decode(errors="replace").splitlines()
+    return lines[-1] if lines else ""
+
+
+def _cores() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(available_cores()))
+
+
+@contextmanager
+def _on_cores(cores: Sequence[int]) -> Iterator[None]:
+    """A process that is started in the block stays on these cores, where the system can do so."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _end_with_parent() -> None:
+    """In a child: save and end when the process that started it has ended, in whatever way."""
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+
+
+def _table(runs: Sequence[Run]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "status", "newest"):
+        table.add_column(column, no_wrap=True, overflow="ellipsis")
+    for run in runs:
+        table.add_row(run.name, run.status, run.note)
+    return table
+
+
+def _watch(sweep: Sweep) -> None:
+    """Show the runs until all have ended."""
+    if not is_live():
+        said: dict[str, str] = {}
+        next_at = time.monotonic() + _SHOWN_EVERY_S
+        while True:
+            goes_on = sweep.step()
+            late = time.monotonic() > next_at
+            for run in sweep.runs:
+                if said.get(run.name, WAITING) != run.status or late and run.status == RUNNING:
+                    tell(f"{run.name}: {run.status}" + (f": {run.note}" if run.note else ""))
+                    said[run.name] = run.status
+            if late:
+                next_at = time.monotonic() + _SHOWN_EVERY_S
+            if not goes_on:
+                return
+            time.sleep(_PERIOD_S)
+    from rich.live import Live
+
+    with Live(_table(sweep.runs), refresh_per_second=2) as live:
+        while sweep.step():
+            live.update(_table(sweep.runs))
+            time.sleep(_PERIOD_S)
+        live.update(_table(sweep.runs))
+
+
+def main() -> None:
+    parser = Parser("Train many runs: seeds, stages and settings, a few at a time.")
+    parser.add_argument("file", type=Path, metavar="FILE.yaml")
+    parser.add_argument(
+        "--jobs",
+        type=number(int, "[1, 256]"),
+        default=1,
+        help="runs at a time; the cores are shared out among them (default: 1)",
+    )
+    parser.add_argument("--retry", action="store_true", help="also runs that failed before")
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path("."),
+        help="where models/, checkpoints/, stats/, videos/ and sweeps/ lie (default: here)",
+    )
+    args = parser.parse_args()
+    name, runs = read_sweep(args.file)
+    sweep = Sweep(name, runs, args.output_dir, args.jobs)
+    sweep.load(args.retry)
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, sweep.stop)
+    _watch(sweep)
+    _conclude(runs, args.output_dir)
+
+
+def _conclude(runs: Sequence[Run], output_dir: Path) -> None:
+    from mario_rl.reports import comparison
+    from mario_rl.reports.recorded_runs import read_runs
+
+    finished = [run.name for run in runs if run.status == FINISHED]
+    if finished:
+        groups = comparison.ungrouped(read_runs(finished, output_dir))
+        say(comparison.format_table(comparison.table(groups)))
+    if failed := [run for run in runs if run.status == FAILED]:
+        lines = "; ".join(f"{run.name}: {run.note}" for run in failed[:3])
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed (--retry): {lines}")
+    if any(run.status != FINISHED for run in runs):
+        raise KeyboardInterrupt
+
+
+command = partial(run_script, main)
+
+if __name__ == "__main__":
+    command()
