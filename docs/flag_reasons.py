@@ -177,8 +177,8 @@ REASONS = {
     "checkpoint_interval": """A checkpoint is also written with each new best model, and at the end.
         Training [does not wait](reliability.md#what-a-checkpoint-costs) for it.""",
     "record_best": """A typical game of its evaluation: that whose return is the median. It takes
-        [less than 1 % of the time](plots.md#videos-of-the-best-models); `--no-record-best` leaves them
-        out. If PyAV is missing or the video cannot be written, the run warns once and goes on.""",
+        [less than 1 % of the time](plots.md#videos-of-the-best-models). If PyAV is missing or the
+        video cannot be written, the run warns once and goes on. `--no-record-best` makes none.""",
     "track": """The CSV files are the truth, and TensorBoard's files are written wherever it is
         installed. [How each tracker is used](trackers.md).""",
     "games": """Both give the same run, bit for bit. `serial` is slower; it suits notebooks and

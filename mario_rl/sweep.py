@@ -247,7 +247,8 @@ def _watch(sweep: Sweep) -> None:
             goes_on = sweep.step()
             late = time.monotonic() > next_at
             for run in sweep.runs:
-                if said.get(run.name, WAITING) != run.status or late and run.status == RUNNING:
+                changed = said.get(run.name, WAITING) != run.status
+                if changed or (late and run.status == RUNNING):
                     tell(f"{run.name}: {run.status}" + (f": {run.note}" if run.note else ""))
                     said[run.name] = run.status
             if late:

@@ -129,7 +129,7 @@ def test_a_sweep_that_is_stopped_or_killed_goes_on(tmp_path, sent):
     before = store.load(RunState.from_file).state.progress.trainer.env_steps
     assert before > 0 and episodes_of(tmp_path, "tiny_seed-6") < 40
     process = sweep(tmp_path, "--jobs", "2")
-    output, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     assert all(episodes_of(tmp_path, f"tiny_seed-{seed}") >= 40 for seed in (6, 7, 8))
     log = (tmp_path / "sweeps/tiny/tiny_seed-6.log").read_text()
