@@ -131,6 +131,6 @@ def test_a_game_is_recorded_as_it_was_played(tmp_path):
     record_game(config, Position(5, actions), tmp_path / "a.mp4")
     with av.open(str(tmp_path / "a.mp4")) as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    assert len(pictures) == len(frames) == 5 + 4 * len(actions)
-    for picture, frame in zip(pictures, frames, strict=True):
+    assert len(frames) == 5 + 4 * len(actions)
+    for picture, frame in zip(pictures, frames[::2], strict=True):
         assert np.abs(picture.astype(int) - frame).mean() < 8

@@ -18,18 +18,20 @@ from mario_rl.games.interface import FRAMES_PER_SECOND
 from mario_rl.storage.files import make_directory
 
 # And their options. Builds from elsewhere than PyPI may lack x264, for its licence.
-_H264_ENCODERS = {"libx264": {"crf": "18", "preset": "veryfast"}, "libopenh264": {"b": "8000000"}}
+_H264_ENCODERS = {"libx264": {"crf": "20", "preset": "veryfast"}, "libopenh264": {"b": "8000000"}}
 _REINSTALL = "install another one: pip install --force-reinstall --only-binary av av"
 _ABANDONED_AFTER_S = 60  # a recording that is being made is written to more often
 
 
 class VideoWriter:
-    """Writes an H.264 file of every emulated frame at 60 frames per second; a context manager.
+    """Writes an H.264 file of the pictures that it is given; a context manager.
 
     The file appears under its name when the recording is complete.
     """
 
-    def __init__(self, path: Path, height: int, width: int) -> None:
+    def __init__(
+        self, path: Path, height: int, width: int, frames_per_second: int = FRAMES_PER_SECOND
+    ) -> None:
         """
         Args:
             height, width: of the pictures, even numbers of pixels.
@@ -48,17 +50,17 @@ class VideoWriter:
                 # FFmpeg would take a name such as a:1/b.mp4 for the URL of a protocol called a.
                 f"file:{self._temporary}", "w", options={"movflags": "+faststart"}
             )  # fmt: skip
-            self._stream = self._add_stream(height, width)
+            self._stream = self._add_stream(height, width, frames_per_second)
 
-    def _add_stream(self, height: int, width: int) -> Any:
+    def _add_stream(self, height: int, width: int, frames_per_second: int) -> Any:
         for encoder, options in _H264_ENCODERS.items():
             try:
-                stream = self._container.add_stream(encoder, rate=FRAMES_PER_SECOND)
+                stream = self._container.add_stream(encoder, rate=frames_per_second)
             except ValueError:  # UnknownCodecError, which versions keep in different places
                 continue
             stream.height, stream.width = height, width
             stream.pix_fmt = "yuv420p"  # the only format that every browser plays
-            stream.time_base = Fraction(1, FRAMES_PER_SECOND)
+            stream.time_base = Fraction(1, frames_per_second)
             stream.options = options
             return stream
         self._discard()
