@@ -167,6 +167,9 @@ def test_trackio(tmp_path, monkeypatch, video, capsys):
         if first:
             trackers.add_video(video, 16)
         trackers.close()
+    from trackio import context_vars
+
+    assert context_vars.current_run.get() is None, "Trackio would print a line at exit"
     streams = capsys.readouterr()
     assert streams.out == "" and "warning" not in streams.err
     from trackio.sqlite_storage import SQLiteStorage

@@ -206,7 +206,7 @@ class Trackio(Tracker):
 
     def close(self) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            self._run.finish()
+            self._trackio.finish()
 
 
 class MLflow(Tracker):
