@@ -4,11 +4,14 @@ python -m mario_rl.hub push exported/1-1 USER/NAME
 python -m mario_rl.hub pull USER/NAME exported/theirs
 """
 
+import shutil
+import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mario_rl.cli import Parser, run_script
-from mario_rl.console import command_line, note, say
+from mario_rl.console import command_line, say
 from mario_rl.errors import UserError, first_line
 from mario_rl.extras import import_extra
 
@@ -28,32 +31,54 @@ def main() -> None:
     pull.add_argument("folder", type=Path, help="it must not exist yet")
     args = parser.parse_args()
 
-    from mario_rl.agent.exported_model import read_exported
-
     hub = import_extra("huggingface_hub", "models on the Hub", "huggingface_hub")
     command = ["python", "-m", "mario_rl.hub", args.command]
     try:
         if args.command == "push":
             command += [str(args.folder), args.repo, *["--private"] * args.private]
-            read_exported(args.folder)
-            api = hub.HfApi()
-            url = api.create_repo(args.repo, private=args.private, exist_ok=True)
-            api.upload_folder(repo_id=args.repo, folder_path=args.folder, allow_patterns=_FILES)
-            say(str(url))
+            say(_push(hub, args.folder, args.repo, args.private))
         else:
             command += [args.repo, str(args.folder)]
-            if args.folder.exists():
-                raise UserError(f"{args.folder}: exists already; name a new folder")
-            hub.snapshot_download(args.repo, local_dir=args.folder, allow_patterns=_FILES)
-            model = read_exported(args.folder)
-            say(
-                f"{args.folder}: {model.run_name}, {model.evaluation.brief(model.config.env.stage)}"
-            )
+            say(_pull(hub, args.repo, args.folder))
     except UserError:
         raise
     except Exception as error:  # of the Hub or the network, in any form
-        note(f"try again with: {command_line(command)}")
-        raise UserError(f"the Hub: {type(error).__name__}: {first_line(error)}") from None
+        failure = f"the Hub: {type(error).__name__}: {first_line(error)}"
+        if isinstance(error, ValueError):  # a name that it does not allow
+            raise UserError(failure) from None
+        raise UserError(f"{failure}; try again with: {command_line(command)}") from None
+
+
+def _push(hub: Any, folder: Path, repo: str, private: bool) -> str:
+    from mario_rl.agent.exported_model import read_exported
+
+    read_exported(folder)
+    if links := [name for name in _FILES if (folder / name).is_symlink()]:
+        raise UserError(f"{folder / links[0]} is a link: what it leads to is not sent")
+    api = hub.HfApi()
+    url = api.create_repo(repo, private=private, exist_ok=True)
+    api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=_FILES)
+    return str(url)
+
+
+def _pull(hub: Any, repo: str, folder: Path) -> str:
+    from mario_rl.agent.exported_model import read_exported
+    from mario_rl.storage.files import make_directory
+
+    if folder.exists() or folder.is_symlink():
+        raise UserError(f"{folder}: exists already; name a new folder")
+    make_directory(folder.parent)
+    # The folder appears when it is complete and holds a model.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        fetched = Path(temporary, "model")
+        hub.snapshot_download(repo, local_dir=fetched, allow_patterns=_FILES)
+        shutil.rmtree(fetched / ".cache", ignore_errors=True)
+        try:
+            model = read_exported(fetched)
+        except UserError as error:
+            raise UserError(f"{repo}: {error}".replace(f"{fetched}/", "")) from None
+        fetched.rename(folder)
+    return f"{folder}: {model.run_name}, {model.evaluation.brief(model.config.env.stage)}"
 
 
 command = partial(run_script, main)

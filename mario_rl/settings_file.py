@@ -39,7 +39,7 @@ def read_yaml(path: Path, where: str) -> dict[Any, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{where}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except Exception as error:  # PyYAML raises anything at values that it cannot convert
         reason = " ".join(str(error).split())
         raise UserError(f"{where} is not YAML: {reason:.300}") from None
     if values is not None and not isinstance(values, dict):

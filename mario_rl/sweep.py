@@ -17,19 +17,21 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mario_rl.cli import Parser, number, run_script
 from mario_rl.config import Config
-from mario_rl.console import is_live, say, tell
+from mario_rl.console import command_line, is_live, printable, say, tell
 from mario_rl.errors import UserError, shown
 from mario_rl.machine import available_cores
 from mario_rl.settings_file import named_settings, nearest, read_yaml, text_of
 from mario_rl.storage.files import atomic_write, make_directory, read_json, write_json
 from mario_rl.storage.paths import RunPaths
+from mario_rl.storage.plain import read_as
+from mario_rl.storage.run_lock import RunLock
 
 _MOST_RUNS = 10_000
 _PERIOD_S = 0.5
@@ -66,12 +68,15 @@ def read_sweep(path: Path) -> tuple[str, list[Run]]:
         if key not in known:
             raise UserError(f"{path}: there is no {shown(key)}{nearest(str(key), known)}")
     name = content.get("name", path.stem)
-    common, grid = (content.get(key) or {} for key in ("settings", "grid"))
+    if not isinstance(name, str):
+        raise UserError(f"{path}: name: {shown(name)} is not a text")
+    common, grid = ({} if content.get(key) is None else content[key] for key in known[1:])
     for key, part in (("settings", common), ("grid", grid)):
         if not isinstance(part, dict):
             raise UserError(f"{path}: {key} must hold lines such as 'stage: 1-1'")
     for key, values in grid.items():
-        if not isinstance(values, list) or not values:
+        plain = isinstance(values, list) and all(isinstance(v, str | int | float) for v in values)
+        if not plain or not values:
             raise UserError(f"{path}: grid: {shown(key)} must be a list, such as [0, 1, 2]")
     if both := {str(key) for key in common} & {str(key) for key in grid}:
         raise UserError(f"{path}: {min(both)} is in settings and in grid")
@@ -79,15 +84,26 @@ def read_sweep(path: Path) -> tuple[str, list[Run]]:
     for values in itertools.islice(itertools.product(*grid.values()), _MOST_RUNS + 1):
         own = dict(zip(grid, values, strict=True))
         config = Config().replaced(named_settings({**common, **own}, str(path)))
-        parts = [str(name), *(f"{key}-{value}" for key, value in own.items())]
-        run_name = "_".join(parts).replace("_-", "-").replace(" ", "")
-        RunPaths(".", run_name)  # checks the name
+        run_name = "_".join([name, *(f"{key}-{value}" for key, value in own.items())])
+        try:
+            RunPaths(".", run_name)
+        except UserError as error:
+            raise UserError(f"{path}: it would name a run so: {error}") from None
         if run_name in runs:
             raise UserError(f"{path}: two runs would be called {run_name}")
         runs[run_name] = Run(run_name, config)
     if len(runs) > _MOST_RUNS:
         raise UserError(f"{path}: more than {_MOST_RUNS:,} runs")
     return str(name), list(runs.values())
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What state.json holds of a run."""
+
+    status: Literal["waiting", "running", "finished", "stopped", "failed"]
+    settings: str  # as `text_of`
+    note: str
 
 
 class Sweep:
@@ -100,9 +116,9 @@ class Sweep:
     def __init__(self, name: str, runs: Sequence[Run], output_dir: Path, jobs: int) -> None:
         self.runs = runs
         self._output_dir = output_dir
-        self._folder = output_dir / "sweeps" / name
-        self._state = self._folder / "state.json"
-        make_directory(self._folder)
+        self.folder = output_dir / "sweeps" / name
+        self._state = self.folder / "state.json"
+        make_directory(self.folder)
         cores = sorted(_cores())
         share = max(1, len(cores) // jobs)
         self._free = [
@@ -116,15 +132,20 @@ class Sweep:
 
         Args:
             retry: let the failed ones run again.
+
+        Raises:
+            UserError: if the file of it is damaged.
         """
         if not self._state.exists():
             return
-        known = read_json(self._state)
+        content = read_json(self._state)
         for run in self.runs:
-            status, settings, note = known.get(run.name, ("", None, ""))
+            if run.name not in content:
+                continue
+            known: _Known = read_as(_Known, content[run.name], self._state)
             # A larger budget lets a run go on.
-            if settings == run.config.flat() and status in (FINISHED, FAILED):
-                run.status, run.note = status, note
+            if known.settings == text_of(run.config) and known.status in (FINISHED, FAILED):
+                run.status, run.note = known.status, known.note
             if retry and run.status == FAILED:
                 run.status = WAITING
 
@@ -154,7 +175,7 @@ class Sweep:
         return any(run.process is not None for run in self.runs)
 
     def _begin(self, run: Run) -> None:
-        settings = self._folder / f"{run.name}.yaml"
+        settings = self.folder / f"{run.name}.yaml"
         text = text_of(run.config).encode()
         atomic_write(settings, lambda file: file.write(text))
         command = [sys.executable, "-m", "progressive_mario_trainer", "--run-name", run.name]
@@ -167,7 +188,7 @@ class Sweep:
         with self._log(run).open("wb") as log, _on_cores(run.cores):
             run.process = subprocess.Popen(
                 command,
-                cwd=Path(__file__).parents[1],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -179,18 +200,25 @@ class Sweep:
     def _end(self, run: Run) -> None:
         assert run.process is not None
         text = self._log(run).read_text(errors="replace")
-        if run.process.returncode != 0:
+        if self._stopping and run.process.returncode == -signal.SIGTERM:  # it had not begun yet
+            run.status = STOPPED
+        elif run.process.returncode != 0:
             run.status = FAILED
         else:
             run.status = FINISHED if re.search("^finished: ", text, re.M) else STOPPED
+        if run.status == STOPPED:
+            run.note = ""  # it names the command for this run alone
         run.process = None
         self._free.append(run.cores)
 
     def _log(self, run: Run) -> Path:
-        return self._folder / f"{run.name}.log"
+        return self.folder / f"{run.name}.log"
 
     def _save(self) -> None:
-        known = {run.name: [run.status, run.config.flat(), run.note] for run in self.runs}
+        known = {
+            run.name: asdict(_Known(run.status, text_of(run.config), run.note))  # type: ignore[arg-type]
+            for run in self.runs
+        }
         write_json(self._state, known)
 
 
@@ -229,12 +257,14 @@ def _end_with_parent() -> None:
 
 def _table(runs: Sequence[Run]) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "status", "newest"):
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, pad_edge=False, expand=True)
+    table.add_column("run", no_wrap=True, min_width=max(len(run.name) for run in runs))
+    table.add_column("status", no_wrap=True, min_width=8)
+    table.add_column("newest", no_wrap=True, overflow="ellipsis", ratio=1)
     for run in runs:
-        table.add_row(run.name, run.status, run.note)
+        table.add_row(*(Text(printable(cell)) for cell in (run.name, run.status, run.note)))
     return table
 
 
@@ -284,10 +314,15 @@ def main() -> None:
     args = parser.parse_args()
     name, runs = read_sweep(args.file)
     sweep = Sweep(name, runs, args.output_dir, args.jobs)
-    sweep.load(args.retry)
-    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop, sweep.stop)
-    _watch(sweep)
+    lock = RunLock(sweep.folder, name)
+    lock.take()
+    try:
+        sweep.load(args.retry)
+        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(stop, sweep.stop)
+        _watch(sweep)
+    finally:
+        lock.release()
     _conclude(runs, args.output_dir)
 
 
@@ -303,6 +338,7 @@ def _conclude(runs: Sequence[Run], output_dir: Path) -> None:
         lines = "; ".join(f"{run.name}: {run.note}" for run in failed[:3])
         raise UserError(f"{len(failed)} of {len(runs)} runs failed (--retry): {lines}")
     if any(run.status != FINISHED for run in runs):
+        tell(f"go on with: {command_line([sys.executable, '-m', 'mario_rl.sweep', *sys.argv[1:]])}")
         raise KeyboardInterrupt
 
 

@@ -25,7 +25,7 @@ def main() -> None:
         for name in files.decode().splitlines():
             target = source / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target)
+            shutil.copy(ROOT / name, target, follow_symlinks=False)
         venv, work = Path(folder, "venv"), Path(folder, "work")
         work.mkdir()
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)

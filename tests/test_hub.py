@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -139,10 +140,26 @@ def test_without_a_network_the_command_is_printed(exported, tmp_path):
     nowhere = "http://127.0.0.1:9"
     for words in (["push", exported, "someone/mario"], ["pull", "someone/mario", tmp_path / "x"]):
         result = run(nowhere, tmp_path, *words)
-        first, second = result.stderr.splitlines()
-        assert result.returncode == 2 and second.startswith("error: the Hub: ")
-        assert first.startswith("try again with: python -m mario_rl.hub " + words[0])
+        assert result.returncode == 2 and result.stderr.startswith("error: the Hub: ")
+        assert f"try again with: python -m mario_rl.hub {words[0]} " in result.stderr
+        assert result.stderr.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_a_pull_that_fails_leaves_nothing(hub, tmp_path):
+    hub.files["config.json"] = b"{}"
+    for _ in range(2):
+        result = run(hub.url, tmp_path, "pull", "someone/mario", tmp_path / "theirs")
+        assert result.returncode == 2 and "error: someone/mario: " in result.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_link_is_not_sent(hub, exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "linked")
+    (tmp_path / "linked/README.md").unlink()
+    (tmp_path / "linked/README.md").symlink_to("/etc/hostname")
+    result = run(hub.url, tmp_path, "push", tmp_path / "linked", "someone/mario")
+    assert result.returncode == 2 and "is a link" in result.stderr and not hub.files
 
 
 def test_what_is_no_model_is_not_sent(hub, tmp_path):

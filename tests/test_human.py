@@ -228,9 +228,12 @@ def test_without_pygame_or_a_display_one_line_says_so(tmp_path, monkeypatch):
     )
 
 
-def test_a_demonstration_is_never_overwritten(tmp_path):
+def test_a_demonstration_is_never_overwritten(display, tmp_path):
     (tmp_path / "me.json").write_text("mine")
     flags = ["--human", "--record-demo", "me.json"]
     code, _, errors = call("eval_mario.py", flags, tmp_path)
     assert code == 2 and "exists already" in errors
     assert (tmp_path / "me.json").read_text() == "mine"
+    flags = ["--human", "--record-demo", "/proc/nowhere/me.json"]
+    code, _, errors = call("eval_mario.py", flags, tmp_path)
+    assert code == 2 and errors.startswith("error: --record-demo /proc/nowhere/me.json: ")

@@ -138,6 +138,17 @@ def test_a_video_that_cannot_be_written_does_not_stop_a_run(tmp_path):
     assert "records no more" in errors
 
 
+@pytest.mark.parametrize("error", [AttributeError("no av.error"), MemoryError()])
+def test_a_video_that_fails_in_any_way_does_not_stop_a_run(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("mario_rl.training.session.record_game", fail)
+    flags = [*SMALL, "--record-best"]
+    code, _, errors = call(TRAIN, ["--run-name", "a", "--num-episodes", "4", *flags], tmp_path)
+    assert code == 0 and errors.count("\n") == 1 and "records no more" in errors
+
+
 def test_existing_run_is_never_overwritten(folder, trained):
     before = (folder / "stats/first/episodes.csv").read_bytes()
     error = error_of(folder, TRAIN, "--run-name", "first", *SMALL)

@@ -73,7 +73,11 @@ def test_every_combination_is_a_run(tmp_path):
         ("settings: {seed: 1}\ngrid: {seed: [1]}", "seed is in settings and in grid"),
         ("grid: {seed: [1, 1]}", "two runs would be called"),
         ("settings: 3", "settings must hold lines"),
-        ("name: ../x", "--run-name"),
+        ("name: ../x", "it would name a run so: --run-name"),
+        ("name:", "name: None is not a text"),
+        ("settings: []", "settings must hold lines"),
+        ("settings: {seed: 2024-13-45}", "is not YAML"),
+        ("grid: {seed: [[1], [2]]}", "'seed' must be a list"),
         ("[", "is not YAML"),
         ("grid: {seed: &a [1, *a]}", "seed"),
     ],
@@ -152,7 +156,36 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     state = json.loads((tmp_path / "sweeps/tiny/state.json").read_text())
-    assert state["tiny_seed-7"][0] == "finished"
+    assert state["tiny_seed-7"]["status"] == "finished"
+
+
+def test_one_process_has_a_sweep_and_an_early_ctrl_c_is_no_failure(tmp_path):
+    write(tmp_path, episodes=1000)
+    first = sweep(tmp_path, "--jobs", "2")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "sweeps/tiny/tiny_seed-7.log").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    second = sweep(tmp_path)
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 2 and "is being trained by process" in errors
+    assert errors.count("\n") == 1
+    first.send_signal(signal.SIGINT)
+    output, errors = first.communicate(timeout=60)
+    assert first.returncode == 130, errors
+    assert "failed" not in output + errors and "go on with: " in output + errors
+    state = json.loads((tmp_path / "sweeps/tiny/state.json").read_text())
+    assert {state[f"tiny_seed-{n}"]["status"] for n in (6, 7)} == {"stopped"}
+
+
+@pytest.mark.parametrize("entry", [5, None, ["finished"], {"status": "odd"}])
+def test_a_state_of_other_types_is_refused(tmp_path, entry):
+    write(tmp_path)
+    (tmp_path / "sweeps/tiny").mkdir(parents=True)
+    (tmp_path / "sweeps/tiny/state.json").write_text(json.dumps({"tiny_seed-6": entry}))
+    process = sweep(tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and errors.count("\n") == 1 and "is damaged" in errors
 
 
 def test_the_runs_share_the_cores(tmp_path):

@@ -143,8 +143,9 @@ def test_wandb_offline(tmp_path, monkeypatch, video, capsys):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "run":
-            settings = {item.key: json.loads(item.value_json) for item in record.run.config.update}
-            tags = list(record.run.tags)
+            given = record.run.config.update
+            settings |= {item.key: json.loads(item.value_json) for item in given}
+            tags += record.run.tags
         elif record.WhichOneof("record_type") == "history":
             items = record.history.item
             row = {"/".join(item.nested_key) or item.key: item.value_json for item in items}

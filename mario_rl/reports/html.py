@@ -32,6 +32,7 @@ from mario_rl.storage.paths import RunPaths
 from mario_rl.training.description import Description, read_description
 
 _TEMPLATE = Path(__file__).with_name("report.html")
+_DECIDED = ("emulator", "threads")  # a run decides them on its machine
 _VIDEO_SUFFIXES = (".mp4", ".webm")
 
 
@@ -60,7 +61,7 @@ class Report:
         Raises:
             UserError: if Plotly is not installed.
         """
-        plotly = import_extra("plotly.offline", "reports", "plotly")
+        plotly = _plotly()
         values = self.parts() | {
             "title": _text(self.title),
             # In a script only "</" and "<!--" would be read as HTML.
@@ -81,6 +82,7 @@ def run_report(paths: RunPaths, run: RecordedRun, place: Path | None = None) -> 
     Args:
         place: the file that will hold it; the run's videos are linked relative to that.
     """
+    _plotly()  # before what takes longer
     description = None if "run.json" in run.missing else read_description(paths)
     stage = "the full game" if run.full_game else f"stage {run.config.env.stage}"
     return Report(
@@ -100,6 +102,7 @@ def run_report(paths: RunPaths, run: RecordedRun, place: Path | None = None) -> 
 
 def comparison_report(groups: Sequence[Group], table: pd.DataFrame) -> Report:
     """The report of several runs; `table` is that of `comparison`."""
+    _plotly()
     runs = [run for group in groups for run in group.runs]
     text = "\n".join(f"<p>{_text(note)}</p>" for note in notes(groups))
     return Report(
@@ -111,6 +114,14 @@ def comparison_report(groups: Sequence[Group], table: pd.DataFrame) -> Report:
             ("Settings that differ", _settings(runs)),
         ],
     )
+
+
+def _plotly() -> Any:
+    """
+    Raises:
+        UserError: if it is not installed.
+    """
+    return import_extra("plotly.offline", "reports", "plotly")
 
 
 def _losses(paths: RunPaths, run: RecordedRun) -> Chart:
@@ -167,7 +178,11 @@ def _settings(runs: Sequence[RecordedRun]) -> str:
         own = [one[item.name] for one in values]
         if len(runs) > 1 and len(set(map(str, own))) == 1:
             continue
-        cells = [f"<mark>{_text(v)}</mark>" if v != default[item.name] else _text(v) for v in own]
+        marked = item.name not in _DECIDED
+        cells = [
+            f"<mark>{_text(v)}</mark>" if marked and v != default[item.name] else _text(v)
+            for v in own
+        ]
         rows.append((_text(flag_of(item.name)), *cells, _text(default[item.name])))
     if not rows:
         return "<p>None.</p>"

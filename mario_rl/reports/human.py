@@ -174,10 +174,10 @@ def play(
             written.
     """
     pygame = import_extra("pygame", "games of people (--human)", "pygame-ce")
-    if record is not None and record.exists():
-        raise UserError(f"--record-demo {record}: exists already; name a new file")
     if not can_open():
         raise UserError("there is no display to open a window on (--human)")
+    if record is not None:
+        _reserve(record)
     for line in HELP:
         say(line)
     made: Emulator = EMULATORS.get(resolved(emulator))(stage, None)
@@ -195,8 +195,20 @@ def play(
         say(f"{window.frames:,} frames, {window.rate:.1f} per second")
     if games:
         say(_score_line(games, rival))
+    if record is not None and best is None:
+        record.unlink(missing_ok=True)
     if record is not None and best is not None:
         say(f"demonstration: {record} ({best})")
+
+
+def _reserve(path: Path) -> None:
+    """Make an empty file, so that nothing is overwritten and no game is played in vain."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        raise UserError(f"--record-demo {path}: exists already; name a new file") from None
+    except OSError as error:
+        raise UserError(f"--record-demo {path}: {error.strerror}") from None
 
 
 def _games(emulator: Emulator, stage: str, window: _Window, controls: _Controls) -> Iterator[_Game]:

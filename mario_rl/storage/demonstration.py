@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from mario_rl.config import FULL_GAME, STAGES
 from mario_rl.errors import DamagedFile, UserError
-from mario_rl.fields import Count, Matching, Number, Within
+from mario_rl.fields import Count, Items, Matching, Number, Within
 from mario_rl.games.emulator import Emulator, resolved
 from mario_rl.registry import EMULATORS
 from mario_rl.storage.files import read_json, require_file, write_json
@@ -37,8 +37,8 @@ class Demonstration:
     max_x: Count  # pixels
     game_score: Count
     # The buttons as in `actions.button_bytes`, and for how many frames each are held
-    buttons: list[Annotated[int, Within("[0, 255]")]]
-    frames: list[Number]
+    buttons: Annotated[list[Annotated[int, Within("[0, 255]")]], Items("[0, 200000]")]
+    frames: Annotated[list[Number], Items("[0, 200000]")]
     positions: Annotated[str, Matching("[0-9a-f]{64}", "a SHA-256")]  # of Mario in each frame
     kind: Literal["mario-rl demonstration"] = "mario-rl demonstration"
     schema: Literal[1] = 1

@@ -8,6 +8,7 @@ they are the same.
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import threading
 import time
@@ -158,12 +159,12 @@ class WeightsAndBiases(Tracker):
             name=run.name,
             dir=run.folder,
             config=run.config.to_dict(),
-            tags=[f"{key}: {value}" for key, value in run.tags.items()],
+            tags=[f"{key}: {value}"[:64] for key, value in run.tags.items()],  # no more fits
             resume="allow",
-            settings=self._wandb.Settings(silent=True, console="off"),
+            settings=self._wandb.Settings(silent=True, console="off", init_timeout=20),
         )
         self._run.define_metric("*", step_metric="env_steps")
-        note(f"wandb: {self._run.url or self._run.dir}")
+        note(f"wandb: {self._run.dir if self._run.offline else self._run.url}")
 
     def add(self, tag: str, row: Mapping[str, float], env_steps: int) -> None:
         values = {f"{tag}/{name}": value for name, value in row.items()}
@@ -218,6 +219,8 @@ class MLflow(Tracker):
     def __init__(self, run: TrackedRun) -> None:
         import mlflow
 
+        for library in ("mlflow", "alembic"):
+            logging.getLogger(library).setLevel(logging.WARNING)
         self._entities: Any = mlflow.entities
         self._client = mlflow.MlflowClient()
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)

@@ -2,7 +2,7 @@
 
 from mario_rl.console import warn
 from mario_rl.device import gpu_memory, shortage
-from mario_rl.errors import RunInUse, UserError, reason
+from mario_rl.errors import RunInUse, UserError, first_line, reason
 from mario_rl.evaluation.figures import Evaluation
 from mario_rl.evaluation.recording import record_game
 from mario_rl.games.interface import Games
@@ -134,8 +134,8 @@ class Session:
         try:
             record_game(self._trainer.config.env, self._evaluator.typical, path)
             self._trainer.recorder.record_video(path, best.env_steps)
-        except (UserError, OSError) as error:
-            warn(f"no video of the best model: {reason(error)}; this run records no more")
+        except Exception as error:  # of a library, or for want of memory: the run goes on
+            warn(f"no video of the best model: {first_line(error)}; this run records no more")
             self._records_best = False
 
     def _close_eval_games(self) -> None:
