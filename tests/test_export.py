@@ -1,6 +1,7 @@
 """Models to pass on: safetensors and JSON, ONNX, and a card."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,14 @@ def test_onnx_runtime_gives_the_same_q_values(name, tmp_path):
     expected = model.network().q_values(obs)
     assert np.abs(q_values - expected).max() < 1e-4
     assert np.allclose(quantiles.mean(axis=2), q_values, atol=1e-5)
+
+
+def test_the_example_plays_a_stage_with_onnx_runtime(folder, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    example = re.search("```python\n(.*?)```", (ROOT / "docs/share.md").read_text(), re.S)[1]
+    monkeypatch.chdir(folder.parents[1])
+    exec(example.replace("exported/1-1", str(folder)), {})
+    assert capsys.readouterr().out.startswith("clear 3")
 
 
 def test_exported_model_is_the_same(folder):
