@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import types
 
 import numpy as np
@@ -138,10 +139,14 @@ def test_wandb_offline(tmp_path, monkeypatch, video, capsys):
     assert "warning" not in capsys.readouterr().err
     (log,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     assert ID in log.name
+    deadline = time.monotonic() + 30  # another process writes it
+    records = []
+    while not any(record.WhichOneof("record_type") == "exit" for record in records):
+        assert time.monotonic() < deadline
+        contents = log_records(log.read_bytes())
+        records = [wandb_internal_pb2.Record.FromString(content) for content in contents]
     rows, settings, tags = [], {}, []
-    for data in log_records(log.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in records:
         if record.WhichOneof("record_type") == "run":
             given = record.run.config.update
             settings |= {item.key: json.loads(item.value_json) for item in given}
