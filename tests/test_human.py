@@ -25,16 +25,17 @@ def walk(take, seed, frames):
     rng, choices = np.random.default_rng(seed), button_bytes("complex")
     while len(take) < frames and not take.emulator.is_over:
         buttons = choices[rng.choice([1, 2, 3, 4, 4, 4, 4, 4, 5, 6, 0, 9, 10])]
-        for _ in range(rng.integers(1, 25)):
+        for _ in range(rng.integers(1, 4)):
             if not take.emulator.is_over:
                 take.step(buttons)
 
 
 @pytest.fixture(scope="module")
 def demonstrations():
-    """Of several stages, played on nes-py, one with a retry."""
+    """Of several stages, played on nes-py, one with a retry. In that of 2-1 its game misses buttons
+    just when they change."""
     made = []
-    for seed, stage in enumerate(("1-1", "1-2", "2-1", "4-2", "8-1", "full")):
+    for seed, stage in ((0, "1-1"), (1, "1-2"), (8, "2-1"), (3, "4-2"), (4, "8-1"), (5, "full")):
         emulator = EMULATORS.get("nes-py")(stage, None)
         take = Take(emulator)
         if seed == 0:
