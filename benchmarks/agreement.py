@@ -21,9 +21,8 @@ from mario_rl.games.interface import FRAME_SKIP
 from mario_rl.games.memory import Memory
 from mario_rl.games.serial import SerialGames
 from mario_rl.registry import EMULATORS
+from mario_rl.storage.demonstration import MARK, SECOND_PLAYER
 
-# The buttons of the second player. The game reads both controllers, and ignores these.
-_SECOND_PLAYER, _MARK = 0x06FD, 0x55
 # Where Mario and the enemies are, how fast, and what they are
 _GAME = (
     0x1D, 0x0400, 0x0433, 0x071A, 0x071C, 0xB5, *range(0x16, 0x1C), *range(0x57, 0x5E),
@@ -37,7 +36,7 @@ def _memories(emulator: Emulator, held: Sequence[int]) -> list[bytes]:
     memories = []
     for buttons in held:
         if not emulator.memory.ram.readonly:  # nes-py
-            emulator.memory.ram[_SECOND_PLAYER] = _MARK
+            emulator.memory.ram[SECOND_PLAYER] = MARK
         emulator.step(buttons)
         memories.append(bytes(emulator.memory.ram))
         if emulator.is_over:
@@ -68,7 +67,7 @@ def _skipped(fceumm: Emulator, nes_py: list[bytes], held: list[int]) -> list[int
         read = [held[min(i + (i in skipped), len(held) - 1)] for i in range(len(held))]
         return _parts(_memories(fceumm, read), nes_py)
 
-    marked = [i for i, memory in enumerate(nes_py) if memory[_SECOND_PLAYER] == _MARK]
+    marked = [i for i, memory in enumerate(nes_py) if memory[SECOND_PLAYER] == MARK]
     skipped: list[int] = []
     first = parts(skipped)
     while first < math.inf:

@@ -80,11 +80,15 @@ def keep_freed_memory() -> None:
 def available_cores() -> int:
     """Cores that this process may use, as its affinity and its control groups say. A part of a
     core's time counts as a core."""
-    cores = os.cpu_count() or 1
+    return math.ceil(min(len(core_numbers()), cgroups.cores()))
+
+
+def core_numbers() -> list[int]:
+    """The cores that this process may run on, as its affinity says."""
     if hasattr(os, "sched_getaffinity"):
         with contextlib.suppress(OSError):  # forbidden in some sandboxes
-            cores = len(os.sched_getaffinity(0))
-    return math.ceil(min(cores, cgroups.cores()))
+            return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def cpu_has_fast_bfloat16() -> bool:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from mario_rl.cli import Parser, number, run_script
 from mario_rl.config import Config
 from mario_rl.console import command_line, is_live, printable, say, tell
 from mario_rl.errors import UserError, shown
-from mario_rl.machine import available_cores
+from mario_rl.machine import core_numbers
 from mario_rl.settings_file import named_settings, nearest, read_yaml, text_of
 from mario_rl.storage.files import atomic_write, make_directory, read_json, write_json
 from mario_rl.storage.paths import RunPaths
@@ -54,6 +54,11 @@ class Run:
     note: str = ""
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
     cores: tuple[int, ...] = ()
+
+    @cached_property
+    def settings(self) -> str:
+        """The content of its settings file."""
+        return text_of(self.config)
 
 
 def read_sweep(path: Path) -> tuple[str, list[Run]]:
@@ -94,7 +99,7 @@ def read_sweep(path: Path) -> tuple[str, list[Run]]:
         runs[run_name] = Run(run_name, config)
     if len(runs) > _MOST_RUNS:
         raise UserError(f"{path}: more than {_MOST_RUNS:,} runs")
-    return str(name), list(runs.values())
+    return name, list(runs.values())
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ class Sweep:
         self.folder = output_dir / "sweeps" / name
         self._state = self.folder / "state.json"
         make_directory(self.folder)
-        cores = sorted(_cores())
+        cores = core_numbers()
         share = max(1, len(cores) // jobs)
         self._free = [
             tuple(cores[(first + i) % len(cores)] for i in range(share))
@@ -144,7 +149,7 @@ class Sweep:
                 continue
             known: _Known = read_as(_Known, content[run.name], self._state)
             # A larger budget lets a run go on.
-            if known.settings == text_of(run.config) and known.status in (FINISHED, FAILED):
+            if known.settings == run.settings and known.status in (FINISHED, FAILED):
                 run.status, run.note = known.status, known.note
             if retry and run.status == FAILED:
                 run.status = WAITING
@@ -162,8 +167,9 @@ class Sweep:
         for run in self.runs:
             if run.process is None:
                 continue
+            has_ended = run.process.poll() is not None  # before its last line is read
             run.note = _last_line(self._log(run))
-            if run.process.poll() is not None:
+            if has_ended:
                 self._end(run)
                 changed = True
         for run in self.runs:
@@ -176,8 +182,7 @@ class Sweep:
 
     def _begin(self, run: Run) -> None:
         settings = self.folder / f"{run.name}.yaml"
-        text = text_of(run.config).encode()
-        atomic_write(settings, lambda file: file.write(text))
+        atomic_write(settings, lambda file: file.write(run.settings.encode()))
         command = [sys.executable, "-m", "progressive_mario_trainer", "--run-name", run.name]
         command += ["--output-dir", str(self._output_dir.resolve()), "--plain"]
         command += ["--config", str(settings.resolve())]
@@ -216,7 +221,7 @@ class Sweep:
 
     def _save(self) -> None:
         known = {
-            run.name: asdict(_Known(run.status, text_of(run.config), run.note))  # type: ignore[arg-type]
+            run.name: asdict(_Known(run.status, run.settings, run.note))  # type: ignore[arg-type]
             for run in self.runs
         }
         write_json(self._state, known)
@@ -227,12 +232,6 @@ def _last_line(log: Path) -> str:
         file.seek(max(0, log.stat().st_size - 2000))
         lines = file.read().decode(errors="replace").splitlines()
     return lines[-1] if lines else ""
-
-
-def _cores() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(available_cores()))
 
 
 @contextmanager
@@ -268,24 +267,8 @@ def _table(runs: Sequence[Run]) -> Any:
     return table
 
 
-def _watch(sweep: Sweep) -> None:
+def _watch_in_table(sweep: Sweep) -> None:
     """Show the runs until all have ended."""
-    if not is_live():
-        said: dict[str, str] = {}
-        next_at = time.monotonic() + _SHOWN_EVERY_S
-        while True:
-            goes_on = sweep.step()
-            late = time.monotonic() > next_at
-            for run in sweep.runs:
-                changed = said.get(run.name, WAITING) != run.status
-                if changed or (late and run.status == RUNNING):
-                    tell(f"{run.name}: {run.status}" + (f": {run.note}" if run.note else ""))
-                    said[run.name] = run.status
-            if late:
-                next_at = time.monotonic() + _SHOWN_EVERY_S
-            if not goes_on:
-                return
-            time.sleep(_PERIOD_S)
     from rich.live import Live
 
     with Live(_table(sweep.runs), refresh_per_second=2) as live:
@@ -293,6 +276,25 @@ def _watch(sweep: Sweep) -> None:
             live.update(_table(sweep.runs))
             time.sleep(_PERIOD_S)
         live.update(_table(sweep.runs))
+
+
+def _watch_in_lines(sweep: Sweep) -> None:
+    """Say what changes, and now and then how far the runs are, until all have ended."""
+    said: dict[str, str] = {}
+    next_at = time.monotonic() + _SHOWN_EVERY_S
+    goes_on = True
+    while goes_on:
+        goes_on = sweep.step()
+        late = time.monotonic() > next_at
+        for run in sweep.runs:
+            changed = said.get(run.name, WAITING) != run.status
+            if changed or (late and run.status == RUNNING):
+                tell(f"{run.name}: {run.status}" + (f": {run.note}" if run.note else ""))
+                said[run.name] = run.status
+        if late:
+            next_at = time.monotonic() + _SHOWN_EVERY_S
+        if goes_on:
+            time.sleep(_PERIOD_S)
 
 
 def main() -> None:
@@ -320,7 +322,7 @@ def main() -> None:
         sweep.load(args.retry)
         for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(stop, sweep.stop)
-        _watch(sweep)
+        (_watch_in_table if is_live() else _watch_in_lines)(sweep)
     finally:
         lock.release()
     _conclude(runs, args.output_dir)

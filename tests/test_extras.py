@@ -26,6 +26,18 @@ SMALL = """
 """.split()
 
 
+# Runs the script that follows, as `python` does.
+CODE = f"""
+import runpy, sys
+del sys.argv[0]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+assert not sys.modules.keys() & set({EXTRAS}), sys.modules.keys() & set({EXTRAS})
+"""
+
+
 def test_nothing_is_imported_that_was_not_asked_for(tmp_path):
     for script, *flags in (
         ["progressive_mario_trainer.py", *SMALL],
@@ -42,18 +54,9 @@ def test_nothing_is_imported_that_was_not_asked_for(tmp_path):
         ["compare_runs.py", "--run-names", "run", "--save"],
         ["continue_training.py", "--run-name", "next", "--max-steps", "10"],
     ):
-        code = (
-            "import runpy, sys\n"
-            "try:\n"
-            "    runpy.run_path(sys.argv[0], run_name='__main__')\n"
-            "except SystemExit as end:\n"
-            "    assert not end.code, end.code\n"
-            f"assert not sys.modules.keys() & set({EXTRAS}), sys.modules.keys() & set({EXTRAS})\n"
-        )
-        command = [sys.executable, "-c", f"import sys; del sys.argv[0]\n{code}"]
         result = subprocess.run(
-            [*command, str(ROOT / script), *flags], cwd=tmp_path, capture_output=True, text=True,
-            env={"PYTHONPATH": str(ROOT), "PATH": ""},
+            [sys.executable, "-c", CODE, str(ROOT / script), *flags], cwd=tmp_path,
+            capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""},
         )  # fmt: skip
         assert result.returncode == 0, (script, result.stderr)
 

@@ -53,6 +53,12 @@ def episodes_of(folder, name):
     return len((folder / "stats" / name / "episodes.csv").read_text().splitlines()) - 1
 
 
+@pytest.mark.parametrize("path", (ROOT / "recipes/sweeps").glob("*.yaml"), ids=lambda p: p.stem)
+def test_shipped_sweeps_can_be_run(path):
+    name, runs = read_sweep(path)
+    assert name == path.stem and len(runs) > 1
+
+
 def test_every_combination_is_a_run(tmp_path):
     more = "  gamma: [0.9, 0.97]\n"
     name, runs = read_sweep(write(tmp_path, more=more))

@@ -4,7 +4,7 @@ The sets are those of gym-super-mario-bros. Models and checkpoints store the num
 their order must stay.
 """
 
-_BUTTON_BITS = {"NOOP": 0, "A": 1, "B": 2, "up": 16, "down": 32, "left": 64, "right": 128}
+BUTTON_BITS = {"NOOP": 0, "A": 1, "B": 2, "up": 16, "down": 32, "left": 64, "right": 128}
 _ACTIONS = (
     "NOOP", "right", "right+A", "right+B", "right+A+B", "A", "left",
     "left+A", "left+B", "left+A+B", "down", "up",
@@ -21,5 +21,5 @@ def button_bytes(action_set: str) -> list[int]:
     """The buttons of each action as the bits of a byte, in the order in which the console's
     controller sends them."""
     return [
-        sum(_BUTTON_BITS[button] for button in name.split("+")) for name in action_names(action_set)
+        sum(BUTTON_BITS[button] for button in name.split("+")) for name in action_names(action_set)
     ]

@@ -14,6 +14,7 @@ from mario_rl.agent.saved_model import SavedModel
 from mario_rl.errors import UserError
 from mario_rl.evaluation.figures import wilson_interval
 from mario_rl.extras import import_extra
+from mario_rl.games.actions import BUTTON_BITS
 from mario_rl.games.emulator import Emulator, resolved
 from mario_rl.games.interface import FRAMES_PER_SECOND, SCREEN_SHAPE
 from mario_rl.games.window import SCALE, can_open, enlarge
@@ -25,7 +26,9 @@ HELP = (
     "S: save here   R: go back to there   Enter: start again   (or a gamepad)",
 )
 
-_A, _B, _UP, _DOWN, _LEFT, _RIGHT = 1, 2, 16, 32, 64, 128  # as in `actions.button_bytes`
+_A, _B, _UP, _DOWN, _LEFT, _RIGHT = (
+    BUTTON_BITS[name] for name in ("A", "B", "up", "down", "left", "right")
+)
 _OPPOSITES = (_UP | _DOWN, _LEFT | _RIGHT)
 _STICK = 0.5  # how far a stick must be moved
 _BEHIND_S = 0.1  # after a longer delay the game does not catch up

@@ -23,7 +23,7 @@ from mario_rl.storage.plain import read_as
 
 _MOST_FRAMES = 10_000_000  # two days
 # The buttons of the second player. The game reads both controllers, and ignores these.
-_SECOND_PLAYER, _MARK = 0x06FD, 0x55
+SECOND_PLAYER, MARK = 0x06FD, 0x55
 # Where Mario is, how fast, and to a fraction of a pixel
 _MARIO = (0x1D, 0x57, 0x6D, 0x86, 0x9F, 0xB5, 0xCE, 0x0400, 0x0433)
 
@@ -121,10 +121,10 @@ class Take:
         if self._may_have_missed:
             buttons = self._held[-1]
         if not ram.readonly:  # nes-py; FCEUmm's game reads the buttons of every frame
-            ram[_SECOND_PLAYER] = _MARK
+            ram[SECOND_PLAYER] = MARK
         self.emulator.step(buttons)
         ram = self.emulator.memory.ram
-        self._may_have_missed = not self._may_have_missed and ram[_SECOND_PLAYER] == _MARK
+        self._may_have_missed = not self._may_have_missed and ram[SECOND_PLAYER] == MARK
         self._held.append(buttons)
         self._mario.append(bytes(ram[address] for address in _MARIO))
         self.max_x = max(self.max_x, self.emulator.memory.x)

@@ -5,7 +5,6 @@ goes on without it. After a crash a tracker has the rows since the last checkpoi
 they are the same.
 """
 
-import contextlib
 import importlib.util
 import io
 import logging
@@ -14,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,7 +187,7 @@ class Trackio(Tracker):
 
         self._trackio: Any = trackio
         project = os.environ.get("TRACKIO_PROJECT", _PROJECT)
-        with contextlib.redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO()):
             self._run = self._trackio.init(
                 project=project,
                 name=f"{run.name}-{run.id[:8]}",  # it tells runs by their names
@@ -206,7 +205,7 @@ class Trackio(Tracker):
         self._run.log({"best model": self._trackio.Video(str(path))}, step=env_steps)
 
     def close(self) -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO()):
             self._trackio.finish()
 
 

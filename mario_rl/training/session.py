@@ -124,7 +124,6 @@ class Session:
             f"mean x {evaluation.mean_x:.0f}, best x {evaluation.max_x}"
             + (f" -> {self._paths.model}" if is_best else "")
         )
-
         if is_best and self._records_best:
             self._record_best(evaluation)
 
