@@ -158,6 +158,13 @@ class ExplorationConfig:
         before=0.0,
     )
 
+    demos: str | None = setting(
+        None,
+        "files of demonstrations, separated by commas: the games that continue from save points "
+        "begin somewhere along one of them",
+        binds="run",
+    )
+
     @property
     def num_retrying(self) -> int:
         """How many of the games, the first ones, continue from save points."""
@@ -411,6 +418,11 @@ class Config:
             self.learner.learning_starts >= self.learner.batch_size,
             f"--learning-starts {self.learner.learning_starts}: must be at least --batch-size "
             f"({self.learner.batch_size})",
+        )
+        require(
+            self.exploration.demos is None or self.exploration.num_retrying > 0,
+            f"--demos {shown(self.exploration.demos)}: --retry-share "
+            f"{self.exploration.retry_share:g} leaves no game that would follow them",
         )
         complete = self.exploration.num_envs * (self.learner.n_step + 1)
         require(

@@ -15,6 +15,10 @@ _STAGE, _WORLD = 0x075C, 0x075F  # from 0
 _MODE, _END_OF_WORLD = 0x0770, 2
 _SCORE, _COINS, _CLOCK = (0x07DE, 6), (0x07ED, 2), (0x07F8, 3)  # first digit, number of digits
 
+_AREA = 0x0750  # the map that is played; a stage has one or some
+_MAZE = 0x06DA, 0x06D9  # how many parts of a maze were passed, and passed rightly
+_SPEED = 0x57  # of Mario to the right, signed
+
 _STANDING, _ON_A_POLE = 0, 3
 _MARIO_MIDDLE = 8, 16  # from his left and his top, pixels
 
@@ -54,6 +58,28 @@ class Memory:
         """Pixels from the bottom of the screen to Mario. Below it they start at 255 again."""
         y = 255 - self.ram[_TOP]
         return y + 255 if self.ram[_TOP_PAGE] == 0 else y
+
+    @property
+    def speed(self) -> int:
+        """Of Mario to the right, in sixteenths of a pixel a frame. He walks at 24 and runs at
+        40."""
+        return (self.ram[_SPEED] + 128) % 256 - 128
+
+    @property
+    def area(self) -> int:
+        """The map that is played. Pipes and vines lead from one to another."""
+        return self.ram[_AREA]
+
+    @property
+    def maze(self) -> tuple[int, int]:
+        """How many parts of a maze were passed since it began, and how many of them the right
+        way."""
+        return self.ram[_MAZE[0]], self.ram[_MAZE[1]]
+
+    @property
+    def float_state(self) -> int:
+        """0 while Mario stands or walks, 1 in a jump, 2 in a fall, 3 on a pole or a vine."""
+        return self.ram[_FLOAT_STATE]
 
     @property
     def mario_on_screen(self) -> tuple[int, int]:

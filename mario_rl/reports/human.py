@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mario_rl.games.interface import FRAMES_PER_SECOND, SCREEN_SHAPE
 from mario_rl.games.window import SCALE, can_open, enlarge
 from mario_rl.registry import EMULATORS
 from mario_rl.storage.demonstration import Demonstration, Take
+from mario_rl.storage.files import new_file
 
 HELP = (
     "arrows: move   X or space: jump   Z or shift: run   P: pause   Q: quit",
@@ -179,15 +180,14 @@ def play(
     pygame = import_extra("pygame", "games of people (--human)", "pygame-ce")
     if not can_open():
         raise UserError("there is no display to open a window on (--human)")
-    if record is not None:
-        _reserve(record)
     for line in HELP:
         say(line)
     made: Emulator = EMULATORS.get(resolved(emulator))(stage, None)
     window = _Window(pygame, f"Mario RL: {stage}")
     games: list[_Game] = []
     best: _Game | None = None
-    with closing(made), closing(window):
+    reserved = nullcontext() if record is None else new_file(record, "--record-demo")
+    with closing(made), closing(window), reserved:
         for game in _games(made, stage, window, _Controls(pygame)):
             games.append(game)
             say(f"game {len(games)}: {game}")
@@ -198,20 +198,8 @@ def play(
         say(f"{window.frames:,} frames, {window.rate:.1f} per second")
     if games:
         say(_score_line(games, rival))
-    if record is not None and best is None:
-        record.unlink(missing_ok=True)
     if record is not None and best is not None:
         say(f"demonstration: {record} ({best})")
-
-
-def _reserve(path: Path) -> None:
-    """Make an empty file, so that nothing is overwritten and no game is played in vain."""
-    try:
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        raise UserError(f"--record-demo {path}: exists already; name a new file") from None
-    except OSError as error:
-        raise UserError(f"--record-demo {path}: {error.strerror}") from None
 
 
 def _games(emulator: Emulator, stage: str, window: _Window, controls: _Controls) -> Iterator[_Game]:

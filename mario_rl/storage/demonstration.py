@@ -13,10 +13,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
+
 from mario_rl.config import FULL_GAME, STAGES
 from mario_rl.errors import DamagedFile, UserError
 from mario_rl.fields import Count, Items, Matching, Number, Within
+from mario_rl.games.actions import button_bytes
 from mario_rl.games.emulator import Emulator, resolved
+from mario_rl.games.interface import FRAME_SKIP
 from mario_rl.registry import EMULATORS
 from mario_rl.storage.files import read_json, require_file, write_json
 from mario_rl.storage.plain import read_as
@@ -47,6 +51,16 @@ class Demonstration:
         """The buttons of each frame."""
         for buttons, frames in zip(self.buttons, self.frames, strict=True):
             yield from [buttons] * frames
+
+    def decisions(self, action_set: str) -> np.ndarray:
+        """The same as decisions of an agent, uint8 [steps]: of each, the action whose buttons have
+        most in common with those of its frames. They lead to another game unless the buttons were
+        those of actions, and were held for whole decisions."""
+        frames = np.fromiter(self.by_frame(), dtype=np.uint8)
+        whole = np.pad(frames, (0, -len(frames) % FRAME_SKIP), mode="edge").reshape(-1, FRAME_SKIP)
+        actions = np.array(button_bytes(action_set), dtype=np.uint8)
+        differing = np.bitwise_xor(whole[:, :, None], actions)
+        return np.unpackbits(differing[..., None], axis=-1).sum((1, 3)).argmin(1).astype(np.uint8)
 
     def write(self, path: Path) -> None:
         """

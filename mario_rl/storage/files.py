@@ -147,6 +147,30 @@ def reserved(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def new_file(path: Path, flag: str) -> Iterator[None]:
+    """Take the name with an empty file, so that nothing is overwritten and no work is done in vain.
+    If the block leaves it empty, it is removed.
+
+    Args:
+        flag: that named the file.
+
+    Raises:
+        UserError: if there is such a file, or none can be made.
+    """
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        raise UserError(f"{flag} {path}: exists already; name a new file") from None
+    except OSError as error:
+        raise UserError(f"{flag} {path}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        if path.exists() and path.stat().st_size == 0:
+            path.unlink()
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write `value` as indented JSON, atomically, with a checksum as its last entry."""
     text = json.dumps({**value, "checksum": _checksum(value)}, indent=2, allow_nan=False) + "\n"

@@ -12,6 +12,7 @@ from mario_rl.games.interface import Games
 from mario_rl.registry import BACKENDS, EXPLORATIONS, LEARNERS
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.storage.recorder import Recorder
+from mario_rl.training.guide import Guide
 from mario_rl.training.rollout import Rollout
 from mario_rl.training.trainer import Trainer
 
@@ -45,21 +46,28 @@ def build_trainer(
     games: Games,
     recorder: Recorder,
     frames_device: torch.device | None = None,
+    demonstrations: list[np.ndarray] | None = None,
 ) -> Trainer:
     """A trainer at the beginning of a run.
 
     Args:
         frames_device: where the replay keeps its frames; None is main memory.
+        demonstrations: that games follow, of each the actions, uint8 [steps].
     """
     exploration_seed, sample_seed = np.random.SeedSequence(config.run.seed).spawn(2)
     scheme = EXPLORATIONS.get(config.exploration.exploration)
+    exploration = scheme(config.exploration, exploration_seed)
+    guide = None
+    if demonstrations:
+        num_envs, num_led = config.exploration.num_envs, config.exploration.num_retrying
+        guide = Guide(demonstrations, num_envs, num_led, exploration.rng)
     return Trainer(
         config,
         learner,
         PrioritizedReplay(
             config.replay, config.exploration.num_envs, config.env.frame_shape, frames_device
         ),
-        Rollout(games, scheme(config.exploration, exploration_seed)),
+        Rollout(games, exploration, guide),
         np.random.default_rng(sample_seed),
         recorder,
     )

@@ -40,6 +40,7 @@ from mario_rl.training.decisions import decided, with_threads
 from mario_rl.training.description import describe_run, note_session
 from mario_rl.training.display import Display
 from mario_rl.training.evaluator import Evaluator, EvaluatorState
+from mario_rl.training.guide import read_demonstrations
 from mario_rl.training.identity import require_own_files
 from mario_rl.training.preflight import check_machine
 from mario_rl.training.resume_command import resume_command
@@ -83,7 +84,9 @@ def create_run(
         if replay is not None:
             rows = range(frames[0][0], replay.rows_written)
     lineage = replace(lineage, run_id=uuid.uuid4().hex)
-    state = RunState(config, lineage, learner, replay=replay)
+    state = RunState(
+        config, lineage, learner, replay=replay, demonstrations=read_demonstrations(config)
+    )
     state.require_room()
     blocks = [block for _, block in frames]
     store = CheckpointStore(paths.checkpoints, lineage.run_id)
@@ -231,7 +234,9 @@ def _build_trainer(
     )
     learner.set_threads(config.run.threads)
     learner.load_state(state.learner)
-    trainer = build_trainer(config, learner, games, recorder, machine.frames_device)
+    guide = progress.trainer.rollout.guide if progress else None
+    demonstrations = guide.demonstrations if guide else state.demonstrations
+    trainer = build_trainer(config, learner, games, recorder, machine.frames_device, demonstrations)
     if progress:
         trainer.load_state(progress.trainer, frames)
         display.line(f"resumed at {trainer.episodes} episodes, {trainer.env_steps:,} steps")

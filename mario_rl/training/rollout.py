@@ -16,6 +16,7 @@ from mario_rl.config import MAX_NOOP_FRAMES
 from mario_rl.fields import Array, Count, Items, Within
 from mario_rl.games.episode_start import EpisodeStarts
 from mario_rl.games.interface import CLEAR, RESET, RETRY, Episode, Games, Position
+from mario_rl.training.guide import Decisions, Guide, GuideState
 
 # A save point may be one from which nobody survives, or the clock may run out soon.
 MAX_RETRIES = 16
@@ -34,7 +35,6 @@ class Step(NamedTuple):
 EACH_GAME = Items("[num_envs, num_envs]")
 NoopFrames = Annotated[int, Within("[0, 255]")]
 Bytes = Annotated[np.ndarray, Array("uint8", "any")]
-Decisions = Annotated[np.ndarray, Array("uint8", "any", "[0, num_actions)")]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class RolloutState:
     start: Annotated[list[Count], EACH_GAME]
     # Where the emulators stand, if they can say; otherwise the games are played again
     states: Annotated[list[Bytes], EACH_GAME] | None = None
+    guide: GuideState | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -73,14 +74,17 @@ class RolloutState:
                     f"start[{i}] is {self.start[i]} and saved[{i}] {self.saved[i]}, of "
                     f"{len(actions)} actions"
                 )
+        if self.guide is not None:
+            self.guide.check()
 
 
 class Rollout:
     """N games, in lockstep. At first all of them start an episode."""
 
-    def __init__(self, games: Games, exploration: Exploration) -> None:
+    def __init__(self, games: Games, exploration: Exploration, guide: Guide | None = None) -> None:
         self.games = games
         self.exploration = exploration
+        self.guide = guide
         num_envs = games.num_envs
         self._needs_reset = np.ones(num_envs, dtype=np.bool_)
         self._retries_left = np.zeros(num_envs, dtype=np.int64)
@@ -100,7 +104,11 @@ class Rollout:
         retries = self._needs_reset & (self._retries_left > 0)
         resets = self._needs_reset & ~retries
         self._retries_left -= retries
+        if self.guide is not None:
+            noop_frames[self.guide.begin(resets)] = 0
         step_frames = self._starts.command(commands, resets, noop_frames, retries)
+        if self.guide is not None:
+            self.guide.lead(commands, self.games.positions)
         self._commands = commands
         self.games.step_async(commands, step_frames)
 
@@ -137,6 +145,7 @@ class Rollout:
             saved=[position.saved for position in positions],
             start=[position.start for position in positions],
             states=None if states is None else [np.frombuffer(one, np.uint8) for one in states],
+            guide=None if self.guide is None else self.guide.state(),
         )
 
     def load_state(self, state: RolloutState) -> np.ndarray | None:
@@ -150,6 +159,8 @@ class Rollout:
         self._retries_left[:] = state.retries_left
         self._episode_returns[:] = state.episode_returns
         self.exploration.load_state(state.exploration)
+        if self.guide is not None and state.guide is not None:
+            self.guide.load_state(state.guide)
         if not state.has_begun:
             return None
         positions = [

@@ -19,6 +19,7 @@ from mario_rl.storage.lineage import MAX_PARENTS
 from mario_rl.storage.plain import from_plain
 from mario_rl.storage.records import TABLES
 from mario_rl.training.evaluator import EvaluatorState
+from mario_rl.training.guide import Decisions
 from mario_rl.training.rollout import Bytes
 from mario_rl.training.trainer import TrainerState
 
@@ -70,6 +71,7 @@ class RunState:
     learner: LearnerState
     progress: Progress | None = None  # None before the first step
     replay: ReplayState | None = None  # inherited from another run; only before the first step
+    demonstrations: list[Decisions] | None = None  # to be followed; only before the first step
 
     @classmethod
     def from_file(cls, content: dict[str, Any]) -> "RunState":
