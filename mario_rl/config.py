@@ -352,6 +352,12 @@ class RunConfig:
         binds="machine",
         choices=BACKENDS,
     )
+    ray: str | None = setting(
+        None,
+        "play the games on the nodes of a Ray cluster: its address, such as 10.0.0.1:6379; or "
+        "local, for a cluster of this machine alone",
+        binds="machine",
+    )
     device: str = setting(
         "auto",
         "where the network computes; auto takes a GPU if there is one",

@@ -42,7 +42,7 @@ _WORKERS_PER_CORE = {"nes-py": 4, "fceumm": 1}
 _MAX_REPLACEMENTS = 5
 _PAUSE_S = 0.2  # after the first of them, and longer after each; a shortage may pass
 
-_STATE_BYTES = 1 << 17  # at most, of a game
+STATE_BYTES = 1 << 17  # at most, of a game
 
 # Only the trainer handles Ctrl-C, and a SIGTERM or SIGHUP to the whole process group.
 _FOR_THE_TRAINER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -55,7 +55,7 @@ class _Arrays(NamedTuple):
     records: np.ndarray  # RECORD_DTYPE [N]
     commands: np.ndarray  # int32 [N]
     noop_frames: np.ndarray  # int32 [N]
-    states: np.ndarray  # uint8 [N, _STATE_BYTES], each from its beginning
+    states: np.ndarray  # uint8 [N, STATE_BYTES], each from its beginning
     state_bytes: np.ndarray  # int32 [N], how many of them; 0: there is no state
 
 
@@ -69,7 +69,7 @@ class _Shared:
              (num_envs, *shape), np.dtype(dtype))
             for shape, dtype in (
                 (frame_shape, np.uint8), ((), RECORD_DTYPE), ((), np.int32), ((), np.int32),
-                ((_STATE_BYTES,), np.uint8), ((), np.int32),
+                ((STATE_BYTES,), np.uint8), ((), np.int32),
             )
         ]  # fmt: skip
 

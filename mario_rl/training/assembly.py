@@ -9,6 +9,7 @@ from mario_rl.agent.learner import Learner
 from mario_rl.agent.network import build_network
 from mario_rl.config import Config
 from mario_rl.games.interface import Games
+from mario_rl.games.ray_games import RayGames
 from mario_rl.registry import BACKENDS, EXPLORATIONS, LEARNERS
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.storage.recorder import Recorder
@@ -20,12 +21,14 @@ from mario_rl.training.trainer import Trainer
 def build_games(
     config: Config, num_envs: int, report: Callable[[str], None], num_retrying: int = 0
 ) -> Games:
-    """New games, on the backend that the config names.
+    """New games, on the cluster or the backend that the config names.
 
     Args:
         report: called with each line that the user should see.
         num_retrying: how many of the games make save points; they are the first ones.
     """
+    if config.run.ray is not None:
+        return RayGames(config.env, num_envs, report, num_retrying, config.run.ray)
     games: Games = BACKENDS.get(config.run.games)(config.env, num_envs, report, num_retrying)
     return games
 
