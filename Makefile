@@ -6,6 +6,7 @@
 # make bench    measure the speed, against other libraries too:  make bench ONLY=1,5
 # make gpu-check  what only a GPU can tell, in 8 minutes; installs nothing, see its rule:  make gpu-check MINUTES=4
 # make torture  stop runs in every way, damage every file, fuzz every flag: over an hour
+# make cluster-test  games on clusters of Ray, whose nodes are killed: twenty minutes
 # make soak     two hours of training, with memory and open files recorded
 # make stacks   the environment's tests on every Python from 3.10 to 3.13 that is installed
 # make matrix   all but the slow tests on each of them, with everything installed:  make matrix MATRIX="3.11 3.13" ARGS="-m quick"
@@ -28,7 +29,7 @@ find_python = $(firstword $(foreach v,$(1),$(shell for p in python$(v) $$HOME/.p
 	"$$p" -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$(v)')" 2>/dev/null && echo "$$p" && break; done)))
 OTHER_PYTHON ?= $(call find_python,$(OTHERS))
 
-.PHONY: demo play train named test check bench gpu-check gpu-check-needs torture soak stacks matrix docker wheel preflight
+.PHONY: demo play train named test check bench gpu-check gpu-check-needs torture cluster-test soak stacks matrix docker wheel preflight
 
 preflight:
 	@test -n "$(VERSION)" || { echo "error: '$(PYTHON)' does not run: name a Python 3.10 to 3.13, as in PYTHON=python3.12 make ..." >&2; exit 2; }
@@ -118,6 +119,11 @@ gpu-check-needs:
 
 torture: $(VENV)/.ready-for-tests-$(VERSION)
 	cd tests && $(abspath $(BIN))/python -m torture $(ARGS)
+
+cluster-test: $(VENV)/.ready-for-tests-$(VERSION)
+	@$(BIN)/python $(PIP_INSTALL) -e '.[cluster]'
+	$(BIN)/python -m pytest -o addopts= -v tests/test_ray.py $(ARGS)
+	cd tests && $(abspath $(BIN))/python -m torture.cluster
 
 soak: $(VENV)/.ready-for-tests-$(VERSION)
 	cd tests && $(abspath $(BIN))/python -m torture.soak $(ARGS)

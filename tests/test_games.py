@@ -342,7 +342,7 @@ def test_a_worker_that_has_begun_when_ctrl_c_comes_ends(monkeypatch):
 
     resource_tracker.ensure_running()
     before = set(psutil.Process().children())
-    monkeypatch.setattr(workers_module, "_signals_for_the_trainer", interrupted)
+    monkeypatch.setattr(workers_module, "signals_for_the_trainer", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         WorkerGames(CONFIG, NUM_ENVS, pytest.fail)
     children = set(psutil.Process().children()) - before

@@ -21,6 +21,7 @@ from typing import Any
 from mario_rl.errors import UserError, WorkerDied, first_line
 from mario_rl.extras import import_extra
 from mario_rl.games.ray_cluster import ClusterGames
+from mario_rl.games.workers import leave_deleted_folder, signals_for_the_trainer
 
 LOCAL = "local"  # the address of a cluster of this machine alone
 _CONNECT_S = 5
@@ -43,7 +44,8 @@ class Bridge:
         self._address = address
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, address))
-        with theirs:
+        leave_deleted_folder()
+        with theirs, signals_for_the_trainer():
             self._process.start()
         atexit.register(self.close)
         self.num_games = 0
@@ -159,16 +161,14 @@ def _connected(address: str) -> Any:
         UserError: if Ray is not installed, or there is no such cluster.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == LOCAL:  # so that Ray listens on 127.0.0.1 alone, on Linux as elsewhere
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(_HEAD_LOST_S))
     ray = import_extra("ray", "games on a cluster (--ray)", "ray")
     import_extra("ray.util.scheduling_strategies", "games on a cluster (--ray)", "ray")
     options: dict[str, Any] = {"address": address}
     if address == LOCAL:
-        options |= {
-            "_node_ip_address": "127.0.0.1",
-            "object_store_memory": _OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-        }
+        options |= {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
     if not ray.is_initialized():
         try:
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)

@@ -97,9 +97,9 @@ class _Worker:
         self.process = context.Process(
             target=_work, args=(theirs, shared, part, config, num_retrying), daemon=True
         )
-        _leave_deleted_folder()
+        leave_deleted_folder()
         try:
-            with theirs, _signals_for_the_trainer():
+            with theirs, signals_for_the_trainer():
                 self.process.start()
         except BaseException:  # Ctrl-C, too
             self._connection.close()  # which ends it, if it has begun
@@ -275,7 +275,7 @@ class WorkerGames:
         self._workers = []
 
 
-def _leave_deleted_folder() -> None:
+def leave_deleted_folder() -> None:
     """Python starts no process while its current directory is one that was deleted."""
     try:
         os.getcwd()
@@ -284,7 +284,7 @@ def _leave_deleted_folder() -> None:
 
 
 @contextmanager
-def _signals_for_the_trainer() -> Iterator[None]:
+def signals_for_the_trainer() -> Iterator[None]:
     """Processes that begin inside the block do not get them, from their first instant on."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     try:
