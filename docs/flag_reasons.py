@@ -92,6 +92,13 @@ REASONS = {
         game that cleared its stage begins at the start again. Evaluations always play from the
         start. A simple form of Go-Explore (Ecoffet et al. 2021; Salimans & Chen 2018); the evidence
         is [the same as for `--hold-actions`](experiments/save-points-and-held-actions.md).""",
+    "demos": """Files of `eval_mario.py --record-demo`, or of [a
+        search](play.md#a-way-that-nobody-played). A game begins at the start, does what one of them
+        shows for a random number of decisions, and then plays on by itself (jump-start RL, Uchendu
+        et al. 2023). Buttons that are no action, or that change within a decision, are replaced by
+        the nearest; a line says how far that leads. The checkpoints hold the decisions, so a resume
+        needs no file. `continue_training.py` follows none unless it is told to. [What it is good
+        for](experiments/following-demonstrations.md).""",
     "replay_capacity": """1.8 KB for each transition, 0.17 GiB for 100,000, because each frame is
         stored once. The run checks the free memory before it starts, and names the largest capacity
         that fits. [200,000](experiments/a-replay-of-200000.md) is behind,
@@ -183,6 +190,7 @@ REASONS = {
         installed. [How each tracker is used](trackers.md).""",
     "games": """Both give the same run, bit for bit. `serial` is slower; it suits notebooks and
         debuggers.""",
+    "ray": """In place of `--games`; the run is the same, bit for bit. [How to](cluster.md).""",
     "device": """`auto` takes CUDA, else Apple's MPS, else the CPU.""",
     "threads": """The order in which threads add numbers changes the last bits. So the number is
         measured once, kept in config.json and the checkpoints, and a resumed run uses it again.

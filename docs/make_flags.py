@@ -55,6 +55,8 @@ def _values(item: Field[Any]) -> str:
         if choices[1:] == STAGES:
             return f"{choices[0]}, {STAGES[0]} to {STAGES[-1]}"
         return f"{', '.join(others)} or {last}" if others else f"only {last} so far"
+    if matching := item.metadata["matching"]:
+        return str(matching.rule)
     unit = item.metadata["unit"]
     return f"{_range(item.metadata['interval'])} {unit}".strip()
 

@@ -10,6 +10,7 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
 from mario_rl.errors import UserError, shown
+from mario_rl.fields import Matching
 from mario_rl.registry import (
     BACKENDS,
     EMULATORS,
@@ -158,11 +159,12 @@ class ExplorationConfig:
         before=0.0,
     )
 
-    demos: str | None = setting(
-        None,
+    demos: str = setting(
+        "none",
         "files of demonstrations, separated by commas: the games that continue from save points "
         "begin somewhere along one of them",
         binds="run",
+        matching=Matching(r"none|.+\.json", "none, or files that end in .json"),
     )
 
     @property
@@ -352,11 +354,12 @@ class RunConfig:
         binds="machine",
         choices=BACKENDS,
     )
-    ray: str | None = setting(
-        None,
-        "play the games on the nodes of a Ray cluster: its address, such as 10.0.0.1:6379; or "
-        "local, for a cluster of this machine alone",
+    ray: str = setting(
+        "none",
+        "play the games on the nodes of a Ray cluster: its address, such as 10.0.0.1:6379; local, "
+        "for a cluster of this machine alone; or none",
         binds="machine",
+        matching=Matching(r"none|local|[\w.:-]+:[0-9]{1,5}", "HOST:PORT, local or none"),
     )
     device: str = setting(
         "auto",
@@ -426,7 +429,7 @@ class Config:
             f"({self.learner.batch_size})",
         )
         require(
-            self.exploration.demos is None or self.exploration.num_retrying > 0,
+            self.exploration.demos == "none" or self.exploration.num_retrying > 0,
             f"--demos {shown(self.exploration.demos)}: --retry-share "
             f"{self.exploration.retry_share:g} leaves no game that would follow them",
         )

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from mario_rl.errors import UserError, shown
+from mario_rl.fields import Matching, matches
 from mario_rl.registry import Registry
 
 # What becomes invalid when a setting changes:
@@ -26,6 +27,7 @@ def setting(
     unit: str = "",
     interval: str = "",
     choices: tuple[str, ...] | Registry = (),
+    matching: Matching | None = None,
     before: Any = None,
 ) -> Any:
     """A dataclass field with all that its flag needs.
@@ -33,6 +35,7 @@ def setting(
     Args:
         binds: what depends on its value.
         interval: the allowed values, as in mathematics: "(0, 1]" or "[1, inf)".
+        matching: the allowed texts.
         before: the value in runs from before this setting existed, if not the default.
     """
     metadata = {
@@ -41,6 +44,7 @@ def setting(
         "unit": unit,
         "interval": interval,
         "choices": choices,
+        "matching": matching,
         "before": default if before is None else before,
     }
     return field(default=default, metadata=metadata)
@@ -83,6 +87,8 @@ def check(item: Field[Any], value: Any) -> None:
         require(abs(value) < 2**63, f"{flag} {shown(value)}: must be less than 2**63")
     if choices := choices_of(item):
         require(value in choices, f"{flag} {shown(value)}: choose from {', '.join(choices)}")
+    if matching := item.metadata["matching"]:
+        require(matches(matching, value), f"{flag} {shown(value)}: must be {matching.rule}")
     if interval := item.metadata["interval"]:
         require(contains(interval, value), f"{flag} {value}: must be in {interval}")
 

@@ -13,7 +13,9 @@ PACKAGE = Path(mario_rl.__file__).parent
 # Lowest first. A module imports from its own layer and from lower ones.
 LAYERS = ("root", "games", "replay", "storage", "evaluation", "agent", "training", "reports")
 # These stand above all: the outside sees them.
-OUTSIDE = {"mario_rl", "mario_rl.api", "mario_rl.export", "mario_rl.hub", "mario_rl.sweep"}
+OUTSIDE = {"mario_rl"} | {
+    f"mario_rl.{name}" for name in ("api", "export", "hub", "search", "sweep")
+}
 # What may print.
 SPEAKERS = {"mario_rl.console"}
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from scripts import ROOT, call
 
-from mario_rl.config import EnvConfig
+from mario_rl.config import Config, EnvConfig
 from mario_rl.errors import UserError, WorkerDied
 from mario_rl.games.interface import RETRY
 from mario_rl.games.ray_games import RayGames
@@ -165,11 +165,7 @@ def test_a_run_whose_cluster_is_lost_says_how_to_go_on_and_does(cluster, tmp_pat
     (line,) = (line for line in errors.splitlines() if line.startswith("error: "))
     assert "the Ray cluster at" in line and "--resume" in line, errors
     words = ["--run-name", "r", "--resume", "--max-steps", "1600", "--games", "serial"]
-    given = tmp_path / "given.yaml"
-    given.write_text("ray: null\n")
-    code, output, errors = call(
-        "progressive_mario_trainer.py", [*words, "--config", str(given)], tmp_path
-    )
+    code, output, errors = call("progressive_mario_trainer.py", [*words, "--ray", "none"], tmp_path)
     assert code == 0 and "resumed at" in output, errors
 
 
@@ -196,16 +192,18 @@ def test_ctrl_c_leaves_no_process_of_a_local_cluster(tmp_path):
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, addresses
 
 
-@pytest.mark.parametrize(
-    "address, message",
-    [("nowhere", "must be HOST:PORT or local"), ("ray://a:1", "must be HOST:PORT or local"),
-     ("127.0.0.1:{port}", "there is no Ray cluster")],
-)  # fmt: skip
-def test_without_a_cluster_there_is_one_line(address, message, tmp_path):
+@pytest.mark.parametrize("address", ["nowhere", "ray://a:1", "a b:1", "", "a:123456"])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(UserError, match="must be HOST:PORT, local or none"):
+        Config().replaced({"ray": address})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid"])
+def test_without_a_cluster_there_is_one_line(host):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = address.format(port=free.getsockname()[1])
-        with pytest.raises(UserError, match=message):
+        address = f"{host}:{free.getsockname()[1]}"
+        with pytest.raises(UserError, match="there is no Ray cluster"):
             RayGames(CONFIG, 2, pytest.fail, 0, address)
 
 

@@ -103,9 +103,7 @@ def _require_listener(address: str) -> None:
     Raises:
         UserError: if nothing answers at the address.
     """
-    host, colon, port = address.rpartition(":")
-    if not (host and colon and port.isdigit()) or "/" in host:
-        raise UserError(f"--ray {address}: must be HOST:PORT or {LOCAL}")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), _CONNECT_S).close()
     except (OSError, OverflowError) as error:

@@ -239,7 +239,7 @@ def _games(
 ) -> Games:
     """One game if somebody watches, else several at a time."""
     if not viewers:
-        config = config.replaced({"ray": None})
+        config = config.replaced({"ray": "none"})
         return build_games(config, min(request.episodes, _GAMES_AT_A_TIME), say)
 
     def on_frame(screen: np.ndarray) -> None:

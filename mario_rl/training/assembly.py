@@ -27,7 +27,7 @@ def build_games(
         report: called with each line that the user should see.
         num_retrying: how many of the games make save points; they are the first ones.
     """
-    if config.run.ray is not None:
+    if config.run.ray != "none":
         return RayGames(config.env, num_envs, report, num_retrying, config.run.ray)
     games: Games = BACKENDS.get(config.run.games)(config.env, num_envs, report, num_retrying)
     return games

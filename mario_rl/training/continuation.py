@@ -123,8 +123,8 @@ def create_iteration(
 
     It takes over the model's settings, with these exceptions: epsilon starts low; the learning rate
     and the importance exponent continue from the values they had reached; the threads are measured
-    again, as this may be another machine; demonstrations are not followed any more; `changes`
-    override all.
+    again and no cluster is used, as this may be another machine; demonstrations are not followed
+    any more; `changes` override all.
     On the same stage the average of the weights continues, too; otherwise the first update would
     replace the model. On another stage the average starts again.
 
@@ -253,6 +253,7 @@ def _fine_tuning_config(model: SavedModel, changes: dict[str, Any]) -> Config:
         "learning_rate": learning_rate(learner, env_steps),
         "lr_decay": 0,
         "threads": 0,
-        "demos": None,
+        "demos": "none",
+        "ray": "none",
     }
     return model.config.replaced({**fine_tuning, **changes})

@@ -114,7 +114,7 @@ def read_demonstrations(config: Config) -> list[np.ndarray] | None:
     Raises:
         UserError: if one cannot be read, or is one of another stage.
     """
-    if config.exploration.demos is None:
+    if config.exploration.demos == "none":
         return None
     return [_decisions(Path(name), config) for name in config.exploration.demos.split(",")]
 
