@@ -1,5 +1,5 @@
 # make demo     install, train 20 episodes, evaluate, record, plot: the whole tool in minutes
-# make play     watch a trained model clear World 1-1, or STAGE=1-2, 1-3, 1-4, 2-1, 2-3 or full: in a window or, without a display, as a video
+# make play     watch a trained model clear World 1-1, or STAGE=1-2, 1-3, 1-4, 2-1, 2-3, 4-1 or full: in a window or, without a display, as a video
 # make train    start a real run:  make train RUN=my_run ARGS="--stage 1-1 --num-episodes 5000"
 # make test     install and run the test suite
 # make check    linter, formatter and type checker

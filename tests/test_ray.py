@@ -92,7 +92,7 @@ def test_lost_and_joining_nodes_change_nothing(cluster):
         compared += 1
     assert compared == 420 and games.positions == serial.positions
     text = "\n".join(reports)
-    assert len(re.findall("is lost .*; its games go on elsewhere", text)) >= 2
+    assert len(re.findall("is lost .*; its games go on where they were", text)) >= 2
     assert re.search(r"\d nodes have joined; games are played on 3", text), text
     states = games.states()
     assert states == serial.states()
@@ -102,6 +102,18 @@ def test_lost_and_joining_nodes_change_nothing(cluster):
     assert np.array_equal(games.restore(games.positions), frames)
     games.close()
     assert not actors()
+
+
+def test_a_node_without_games_is_no_new_node(cluster):
+    """One game on three nodes."""
+    reports = []
+    games = RayGames(CONFIG, 1, reports.append, 0, cluster.address)
+    processes = {process.pid for process in actors()}
+    for _ in range(300):
+        games.step_async(np.array([-1]), np.array([0]))
+        games.step_wait()
+    assert not reports and {process.pid for process in actors()} == processes
+    games.close()
 
 
 def test_a_lost_cluster_ends_the_games(cluster):

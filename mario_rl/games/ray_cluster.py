@@ -73,6 +73,7 @@ class ClusterGames:
         self._num_retrying = num_retrying
         self._num_envs = num_envs
         self._parts: list[_Part] = []
+        self._considered: set[str] = set()  # the nodes among which the games were shared out
         self._log: list[tuple[np.ndarray, np.ndarray]] = []  # the commands since the snapshot
         self.restore([Position(0, [])] * num_envs, b"")
 
@@ -113,11 +114,6 @@ class ClusterGames:
                 self._ray.kill(part.actor)
         self._parts = []
         return []
-
-    @property
-    def node_ids(self) -> set[str]:
-        """Of the nodes that play."""
-        return {part.node_id for part in self._parts}
 
     def _play(self, commands: np.ndarray, noop_frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The frames and records of a step.
@@ -176,7 +172,7 @@ class ClusterGames:
         """
         lost: set[str] = set()
         for _ in range(_MAX_PLACINGS):
-            self._report(f"warning: {loss}; its games go on elsewhere")
+            self._report(f"warning: {loss}; its games go on where they were")
             lost.add(loss.node_id)
             nodes = self._nodes()  # Ray may notice the loss only later
             left = [node for node in nodes if node["NodeID"] not in lost]
@@ -200,6 +196,7 @@ class ClusterGames:
             _Lost: if one of the nodes is lost.
         """
         self.close()
+        self._considered = {node["NodeID"] for node in nodes}
         cpus = np.cumsum([0, *(node["Resources"].get("CPU", 1) for node in nodes)])
         bounds = np.round(cpus / cpus[-1] * self._num_envs).astype(int).tolist()
         for node, first, end in zip(nodes, bounds, bounds[1:], strict=False):
@@ -267,7 +264,7 @@ class ClusterGames:
     def _use_new_nodes(self) -> None:
         """If nodes have joined, share out the games again. Call this at a snapshot."""
         nodes = self._nodes()
-        if new := {node["NodeID"] for node in nodes} - self.node_ids:
+        if new := {node["NodeID"] for node in nodes} - self._considered:
             self._report(f"{len(new)} nodes have joined; games are played on {len(nodes)}")
             try:
                 self._place(nodes)
