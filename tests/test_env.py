@@ -294,6 +294,20 @@ def test_full_game_runs_on_after_the_flag_and_ends_with_one_life(clearing_action
     game.close()
 
 
+def test_a_maze_that_sends_mario_back_is_no_progress():
+    """In 4-4 it does so from before the fourth page: the console's page is then 255."""
+    game = MarioGame(EnvConfig(stage="4-4"))
+    game.reset(25)
+    positions = []
+    for action in recorded_actions("loop_4-4"):
+        *_, status = game.step(action)
+        positions.append(status.x)
+    game.close()
+    assert status.outcome == RUNNING
+    assert max(positions) == status.max_x and 950 < status.max_x < 1030
+    assert status.x < 100 and 0 in positions[-8:]
+
+
 def test_noop_frames_pass_before_the_first_decision():
     screens = []
     # With the clock, which alone moves.

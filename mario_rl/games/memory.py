@@ -50,8 +50,9 @@ class Memory:
 
     @property
     def x(self) -> int:
-        """Pixels from the left of the stage to Mario."""
-        return 256 * self.ram[_PAGE] + self.ram[_LEFT]
+        """Pixels from the left of the stage to Mario; 0 where a maze has sent him back to beyond
+        it."""
+        return _from_left(self.ram[_PAGE], self.ram[_LEFT])
 
     @property
     def y(self) -> int:
@@ -91,7 +92,7 @@ class Memory:
     @property
     def screen_left(self) -> int:
         """Pixels from the left of the stage to the left of the screen."""
-        return 256 * self.ram[_SCREEN_PAGE] + self.ram[_SCREEN_LEFT]
+        return _from_left(self.ram[_SCREEN_PAGE], self.ram[_SCREEN_LEFT])
 
     @property
     def score(self) -> int:
@@ -147,3 +148,9 @@ class Memory:
     def is_end_of_world(self) -> bool:
         """Whether Mario has the axe of a castle."""
         return self.ram[_MODE] == _END_OF_WORLD
+
+
+def _from_left(page: int, left: int) -> int:
+    """Pixels from the left of the stage. A maze sends Mario back by four pages, at worst from the
+    third one, which makes 255 of it."""
+    return 256 * page + left if page < 128 else 0
