@@ -12,6 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 TIERS = {
     "emulator": {
         "test_games",
+        "test_guide",
         "test_api",
         "test_emulators",
         "test_env",
@@ -28,6 +29,7 @@ TIERS = {
         "test_gpu_check",
         "test_human",
         "test_pretrained",
+        "test_ray",
         "test_schemas",
         "test_scripts",
         "test_session",

@@ -43,6 +43,7 @@ from mario_rl.storage.plain import from_plain, plain_type, to_plain
 from mario_rl.storage.records import TABLES, Vouched
 from mario_rl.storage.tensor_file import SCHEMA, load_tensors
 from mario_rl.training.description import Description
+from mario_rl.training.guide import GuideState
 from mario_rl.training.state import RunState
 
 SIZES = {"num_envs": 4, "num_actions": 7, "n_step": 10, "slots": 256}  # of the fixture
@@ -65,8 +66,12 @@ def run(tmp_path_factory) -> RunPaths:
     store = CheckpointStore(paths.checkpoints)
     checkpoint = store.load(RunState.from_file, RunState.check_frames)
     assert checkpoint.state.learner.update is not None and checkpoint.state.progress is not None
-    progress = replace(checkpoint.state.progress, unwritten_model=model)
-    state = replace(checkpoint.state, lineage=lineage, progress=progress)
+    ways = [np.array([1, 2, 3], dtype=np.uint8), np.array([4], dtype=np.uint8)]
+    guide = GuideState(ways, np.array([0, 1, 0, 0]), np.array([3, 1, 0, 0]))
+    trainer = checkpoint.state.progress.trainer
+    trainer = replace(trainer, rollout=replace(trainer.rollout, guide=guide))
+    progress = replace(checkpoint.state.progress, unwritten_model=model, trainer=trainer)
+    state = replace(checkpoint.state, lineage=lineage, progress=progress, demonstrations=ways)
     rows = range(checkpoint.frames[0][0], checkpoint.state.progress.trainer.replay.rows_written)
     for path in paths.checkpoints.glob("0*"):
         path.unlink()
