@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -51,7 +52,8 @@ def another_value(name: str) -> object:
     item = ITEMS[name]
     if choices := choices_of(item):
         return next(choice for choice in choices if choice != item.default)
-    return {int: 12_345, float: 0.625, bool: not item.default}[value_type(item)]
+    texts = {"demos": "mine.json,way.json", "ray": "10.0.0.1:6379"}
+    return texts.get(name) or {int: 12_345, float: 0.625, bool: not item.default}[value_type(item)]
 
 
 # --help
@@ -72,11 +74,27 @@ def test_every_count_and_duration_has_a_unit():
     assert without == ["seed"]
 
 
-def test_every_number_has_a_range_and_every_text_its_choices():
+def test_every_number_has_a_range_and_every_text_its_choices_or_pattern():
     for item in ITEMS.values():
         if value_type(item) is bool:
             continue
-        assert choices_of(item) if value_type(item) is str else item.metadata["interval"], item.name
+        is_text = value_type(item) is str
+        limits = ("choices", "matching") if is_text else ("interval",)
+        assert any(item.metadata[name] for name in limits), item.name
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("demos", "", "none, or files that end in .json"),
+        ("demos", "way.txt", "none, or files that end in .json"),
+        ("ray", "ray://a:1", "HOST:PORT, local or none"),
+        ("ray", "a", "HOST:PORT, local or none"),
+    ],
+)
+def test_a_text_that_does_not_match_is_refused(name, value, rule):
+    with pytest.raises(UserError, match=re.escape(f"{flag_of(name)} {value!r}: must be {rule}")):
+        Config().replaced({name: value})
 
 
 def test_help_is_quick():

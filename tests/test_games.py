@@ -442,6 +442,7 @@ def main():
     print(*games.pids(), flush=True)
     print(len(received), *signal.pthread_sigmask(signal.SIG_BLOCK, []), flush=True)
     games.close()
+    input()  # until there are no more
 
 if __name__ == "__main__":
     main()
@@ -481,7 +482,7 @@ def test_signals_to_the_process_group_do_not_end_the_workers():
         assert trainer.stdout.readline() == "3\n"  # it got them all, and blocks none
         stop.set()
         sender.join()
-        _, errors = trainer.communicate(timeout=60)
+        _, errors = trainer.communicate("\n", timeout=60)
     finally:
         stop.set()
         sender.join()
