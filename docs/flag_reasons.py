@@ -98,8 +98,8 @@ REASONS = {
         et al. 2023). Buttons that are no action, or that change within a decision, are replaced by
         the nearest; a line says how far that leads. The checkpoints hold the decisions, so a resume
         needs no file. `continue_training.py` follows none unless it is told to. [In the maze of
-        4-4](experiments/following-demonstrations.md) it leads to the flag, on 2-2 it changes
-        nothing.""",
+        4-4](experiments/following-demonstrations.md) it leads to the flag, on 2-2 there
+        was no gain.""",
     "replay_capacity": """1.8 KB for each transition, 0.17 GiB for 100,000, because each frame is
         stored once. The run checks the free memory before it starts, and names the largest capacity
         that fits. [200,000](experiments/a-replay-of-200000.md) is behind,

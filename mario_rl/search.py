@@ -212,7 +212,9 @@ def _line(searching: Search) -> str:
         f"{searching.steps:,} decisions  {len(searching.ways):,} places  "
         f"furthest x={searching.furthest_x}"
     )
-    return line if searching.found is None else f"{line}  cleared in {len(searching.found)}"
+    return (
+        line if searching.found is None else f"{line}  cleared in {len(searching.found)} decisions"
+    )
 
 
 def main() -> None:

@@ -149,6 +149,7 @@ def test_a_run_that_follows_is_resumed_exactly_without_its_files(tmp_path):
 def test_demonstrations_that_do_not_fit_are_refused_in_one_line(tmp_path):
     way = ROOT / "demonstrations" / "4-4.json"
     for words, message in (
+        (["--stage", "4-4", "--demos", f"{way}, none.json"], "error: none.json: no such file"),
         (["--stage", "1-1", "--demos", str(way)], "a demonstration of stage 4-4, and the run"),
         (["--demos", "none.json", "--stage", "4-4"], "none.json"),
         (["--stage", "4-4", "--demos", str(way), "--retry-share", "0"], "leaves no game"),

@@ -21,7 +21,7 @@ from mario_rl.config import Config
 from mario_rl.console import warn
 from mario_rl.errors import UserError
 from mario_rl.fields import Array, Items
-from mario_rl.games.interface import CLEAR, Position
+from mario_rl.games.interface import CLEAR, OUTCOMES, RUNNING, STALL, Position
 from mario_rl.games.mario_game import MarioGame
 from mario_rl.storage.demonstration import Demonstration
 
@@ -116,7 +116,7 @@ def read_demonstrations(config: Config) -> list[np.ndarray] | None:
     """
     if config.exploration.demos == "none":
         return None
-    return [_decisions(Path(name), config) for name in config.exploration.demos.split(",")]
+    return [_decisions(Path(name.strip()), config) for name in config.exploration.demos.split(",")]
 
 
 def _decisions(path: Path, config: Config) -> np.ndarray:
@@ -138,8 +138,10 @@ def _decisions(path: Path, config: Config) -> np.ndarray:
     if status.outcome == CLEAR:
         return decisions[: steps - 1]
     usable = max(0, steps - _BEFORE_THE_END_STEPS)
+    end = f"a {OUTCOMES[status.outcome]}" if status.outcome != RUNNING else "its end"
+    hint = " (--stall-steps)" if status.outcome == STALL else ""
     warn(
-        f"--demos {path}: in decisions of the agent it leads to x={status.max_x} of "
-        f"{demonstration.max_x}; followed for at most {usable} decisions"
+        f"--demos {path}: in these actions, each held for 4 frames, it leads to {end}{hint} at "
+        f"x={status.max_x} of {demonstration.max_x}; followed for at most {usable} decisions"
     )
     return decisions[:usable]
