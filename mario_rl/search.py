@@ -12,6 +12,7 @@ of the places are chosen among the furthest or the newest.
 """
 
 import random
+import signal
 import time
 import zlib
 from collections.abc import Iterator
@@ -236,6 +237,8 @@ def main() -> None:
     )
     add("--seed", type=number(int, "[0, 4294967295]"), default=0, help="default: 0")
     args = parser.parse_args()
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: no empty file stays
+        signal.signal(ending, signal.default_int_handler)
     with new_file(args.output, "--output"):
         demonstration = search(args.stage, args.action_set, args.seed, args.max_steps)
         demonstration.write(args.output)

@@ -112,7 +112,8 @@ def read_demonstrations(config: Config) -> list[np.ndarray] | None:
     """The demonstrations that the config names, as decisions, uint8 [steps], as far as they lead.
 
     Raises:
-        UserError: if one cannot be read, or is one of another stage.
+        UserError: if one cannot be read, or is one of another stage, or
+            leads nowhere.
     """
     if config.exploration.demos == "none":
         return None
@@ -140,8 +141,11 @@ def _decisions(path: Path, config: Config) -> np.ndarray:
     usable = max(0, steps - _BEFORE_THE_END_STEPS)
     end = f"a {OUTCOMES[status.outcome]}" if status.outcome != RUNNING else "its end"
     hint = " (--stall-steps)" if status.outcome == STALL else ""
-    warn(
+    leads = (
         f"--demos {path}: in these actions, each held for 4 frames, it leads to {end}{hint} at "
-        f"x={status.max_x} of {demonstration.max_x}; followed for at most {usable} decisions"
+        f"x={status.max_x} of {demonstration.max_x}"
     )
+    if not usable:
+        raise UserError(f"{leads} after {steps} decisions, too few to be followed")
+    warn(f"{leads}; followed for at most {usable} decisions")
     return decisions[:usable]

@@ -7,6 +7,7 @@ from mario_rl.machine import available_memory_bytes
 from mario_rl.replay.prioritized import PrioritizedReplay
 from mario_rl.settings import flag_of
 from mario_rl.training.decisions import decided, measured_steps_per_s
+from mario_rl.training.guide import read_demonstrations
 
 # Of the speed that is measured without a replay, a policy and records
 _SHARE_IN_TRAINING = 0.9
@@ -22,6 +23,7 @@ def describe_plan(config: Config, sources: Mapping[str, str]) -> Iterator[str]:
         UserError: if this machine cannot run it.
     """
     final = decided(config)
+    read_demonstrations(final)
     speed = _SHARE_IN_TRAINING * measured_steps_per_s(final)
     values, asked = final.flat(), config.flat()
     for _, item in settings():
