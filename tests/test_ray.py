@@ -101,7 +101,8 @@ def test_lost_and_joining_nodes_change_nothing(cluster):
     assert np.array_equal(games.restore(games.positions, states), frames)
     assert np.array_equal(games.restore(games.positions), frames)
     games.close()
-    assert not actors()
+    _, alive = psutil.wait_procs(actors(), timeout=20)
+    assert not alive
 
 
 def test_a_node_without_games_is_no_new_node(cluster):
