@@ -158,7 +158,6 @@ class ExplorationConfig:
         interval="[0, 1]",
         before=0.0,
     )
-
     demos: str = setting(
         "none",
         "files of demonstrations, separated by commas: the games that continue from save points "

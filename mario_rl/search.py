@@ -7,8 +7,8 @@ explore from there with random actions, and remember each new kind of place with
 shortest way to it. No network is trained. A way that is found proves that the stage can be cleared
 with these actions, and can be followed by training games (--demos).
 
-Deviations from the paper: 1. a place is described by the game's memory, not by its picture; 2. half
-of the places are chosen among the furthest or the newest.
+Deviations from the paper: 1. a place is described by the game's memory, not by its picture; 2. two
+thirds of the places are chosen among the newest or the furthest.
 """
 
 import random

@@ -112,8 +112,7 @@ def read_demonstrations(config: Config) -> list[np.ndarray] | None:
     """The demonstrations that the config names, as decisions, uint8 [steps], as far as they lead.
 
     Raises:
-        UserError: if one cannot be read, or is one of another stage, or
-            leads nowhere.
+        UserError: if one cannot be read, is one of another stage, or leads nowhere.
     """
     if config.exploration.demos == "none":
         return None
